@@ -1,0 +1,156 @@
+// Package plugin turns one CNI call into one request to the daemon and prints the answer. It knows nothing of
+// networks: no netlink, no HTTP, so that it starts in about the time of an empty Go program.
+//
+// When the daemon is away, ADD and CHECK say "try again later" (code 11), and a DEL is written to a spool that the
+// daemon drains before it serves. The spool is all it owns; it lies beside the socket under /run and is void after a
+// reboot, like the attachments it speaks of.
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
+)
+
+// Call is what a runtime hands to a plugin.
+type Call struct {
+	Env    func(string) string // the CNI_* variables
+	Stdin  io.Reader           // the network configuration
+	Stdout io.Writer           // the result, or the error as the spec has it
+}
+
+// config is the part of a network configuration that the plugin itself needs.
+type config struct {
+	CNIVersion string `json:"cniVersion"`
+	Socket     string `json:"socket"`
+}
+
+// Run serves one call and gives the exit code. It blocks until the daemon has answered, at most replyTimeout.
+func Run(c Call) int {
+	if c.Env("CNI_COMMAND") == "VERSION" {
+		return c.version()
+	}
+	req, conf, err := c.request()
+	if err != nil {
+		return c.fail(conf.CNIVersion, err)
+	}
+	res, err := ask(conf.Socket, req)
+	switch {
+	case err != nil && req.Command == "DEL":
+		err = spool(conf.Socket, req)
+	case err != nil:
+		err = wire.Errorf(wire.CodeTryLater, "fairlead agent does not answer on "+conf.Socket, err)
+	case res.Error != nil:
+		err = res.Error
+	}
+	if err != nil {
+		return c.fail(conf.CNIVersion, err)
+	}
+	if len(res.Result) > 0 {
+		fmt.Fprintf(c.Stdout, "%s\n", res.Result)
+	}
+	return 0
+}
+
+// version answers without the daemon, so that a runtime can load the network before the daemon is up.
+func (c Call) version() int {
+	var conf config
+	conf.CNIVersion = wire.SpecVersions[len(wire.SpecVersions)-1]
+	_ = json.NewDecoder(c.Stdin).Decode(&conf) // the spec allows an empty standard input here
+	b, _ := json.Marshal(struct {
+		CNIVersion        string   `json:"cniVersion"`
+		SupportedVersions []string `json:"supportedVersions"`
+	}{conf.CNIVersion, wire.SpecVersions})
+	fmt.Fprintf(c.Stdout, "%s\n", b)
+	return 0
+}
+
+// required names the variables that each command needs.
+var required = map[string][]string{
+	"ADD":   {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+	"DEL":   {"CNI_CONTAINERID", "CNI_IFNAME"},
+	"CHECK": {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+}
+
+func (c Call) request() (wire.Request, config, error) {
+	conf := config{Socket: wire.DefaultSocket}
+	req := wire.Request{
+		Version:     wire.Version,
+		Command:     c.Env("CNI_COMMAND"),
+		ContainerID: c.Env("CNI_CONTAINERID"),
+		NetNS:       c.Env("CNI_NETNS"),
+		IfName:      c.Env("CNI_IFNAME"),
+		Args:        c.Env("CNI_ARGS"),
+	}
+	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, wire.MaxMessage))
+	if err != nil {
+		return req, conf, wire.Errorf(wire.CodeIO, "read network configuration from standard input", err)
+	}
+	if err := json.Unmarshal(stdin, &conf); err != nil {
+		return req, conf, wire.Errorf(wire.CodeDecode, "decode network configuration from standard input", err)
+	}
+	req.Config = stdin
+	needs, known := required[req.Command]
+	if !known {
+		return req, conf, &wire.Error{Code: wire.CodeInvalidEnv, Msg: fmt.Sprintf("CNI_COMMAND: expected ADD, DEL, CHECK or VERSION, found %q", req.Command)}
+	}
+	for _, name := range needs {
+		if c.Env(name) == "" {
+			return req, conf, &wire.Error{Code: wire.CodeInvalidEnv, Msg: fmt.Sprintf("%s: required by %s, but it is empty", name, req.Command)}
+		}
+	}
+	return req, conf, nil
+}
+
+// fail prints err as the spec's error object. A plugin's exit code says only that there is one.
+func (c Call) fail(version string, err error) int {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		e = &wire.Error{Code: wire.CodeFailed, Msg: err.Error()}
+	}
+	if version == "" {
+		version = wire.SpecVersions[len(wire.SpecVersions)-1]
+	}
+	b, _ := json.Marshal(struct {
+		CNIVersion string `json:"cniVersion"`
+		*wire.Error
+	}{version, e})
+	fmt.Fprintf(c.Stdout, "%s\n", b)
+	return 1
+}
+
+// spool keeps a DEL for the daemon's next start. The daemon may have come up and drained the spool between our two
+// looks, so it is asked once more after the request lies there; a DEL that is served twice does no harm.
+func spool(socket string, req wire.Request) error {
+	line, err := wire.Encode(req)
+	if err != nil {
+		return wire.Errorf(wire.CodeFailed, "spool DEL", err)
+	}
+	dir := filepath.Join(filepath.Dir(socket), wire.SpoolDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return wire.Errorf(wire.CodeTryLater, "spool DEL: agent is not running and", err)
+	}
+	f, err := os.CreateTemp(dir, "tmp-*")
+	if err != nil {
+		return wire.Errorf(wire.CodeTryLater, "spool DEL", err)
+	}
+	_, err = f.Write(line)
+	err = errors.Join(err, f.Close())
+	// The daemon reads names that begin with "del-" only: never a half-written one.
+	name := filepath.Join(dir, "del-"+filepath.Base(f.Name())[len("tmp-"):])
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return wire.Errorf(wire.CodeTryLater, "spool DEL", errors.Join(err, os.Remove(f.Name())))
+	}
+	if res, err := ask(socket, req); err == nil && res.Error == nil {
+		_ = os.Remove(name) // drained meanwhile, or served just now
+	}
+	return nil
+}
