@@ -1,0 +1,175 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+)
+
+func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error) {
+	defer s.keys.lock(r.Key)()
+	network, err := s.network(r.Network)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
+	nsid, err := namespaceID(r.NS)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
+	if a, ok := s.table.get(r.Key); ok {
+		if a.NSID == nsid && a.Network == r.Network && (!r.Addr.IsValid() || r.Addr == a.Addr) {
+			return a, s.renamed(&a, r.NS.Path)
+		}
+		if err := s.end(ctx, a, "attached anew"); err != nil { // the container was started again without a DEL
+			return plan.Attachment{}, err
+		}
+	}
+	addr, err := s.table.take(r.Network, r.Key, r.Addr)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
+	a := plan.Attachment{
+		Key: r.Key, Network: r.Network, Addr: addr, Node: network.Node, MTU: network.MTU,
+		Default: len(s.table.owned(r.Owner)) == 0, Reach: network.CIDR, NetNS: r.NS.Path, NSID: nsid,
+	}
+	if err := s.make(ctx, a, r.NS); err != nil {
+		// Undone even when the caller has gone away.
+		return plan.Attachment{}, errors.Join(err, s.end(context.WithoutCancel(ctx), a, "undone"))
+	}
+	s.o.attached.Inc()
+	s.o.deps.Log.Info("container attached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName)
+	return a, nil
+}
+
+// make journals and applies one attachment.
+func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace) error {
+	s.changing.RLock()
+	defer s.changing.RUnlock()
+	if err := s.journal.Append(attachRecord(a)); err != nil {
+		return err
+	}
+	steps := plan.Attach(a, ns)
+	err := s.kernel.Apply(ctx, steps)
+	if errors.Is(err, unix.EEXIST) {
+		// A link of the same name may still wait for its deletion: that one is flushed, once.
+		flushed := append([]plan.Step{plan.DeleteRetired{}}, steps...)
+		err = s.kernel.Apply(ctx, flushed)
+	}
+	if err != nil {
+		return err
+	}
+	s.table.put(a)
+	s.changed()
+	return nil
+}
+
+// renamed notes that the namespace of a goes by another path now, or by one at all after an adoption.
+func (s *session) renamed(a *plan.Attachment, path string) error {
+	if a.NetNS == path {
+		return nil
+	}
+	a.NetNS = path
+	if err := s.journal.Append(attachRecord(*a)); err != nil {
+		return err
+	}
+	s.table.put(*a)
+	return nil
+}
+
+func (s *session) detach(ctx context.Context, key plan.Key, why string) error {
+	defer s.keys.lock(key)()
+	a, ok := s.table.get(key)
+	if !ok {
+		return nil
+	}
+	return s.end(ctx, a, why)
+}
+
+// end takes an attachment away. Its key is locked.
+func (s *session) end(ctx context.Context, a plan.Attachment, why string) error {
+	s.changing.RLock()
+	defer s.changing.RUnlock()
+	if err := s.journal.Append(detachRecord(a.Key)); err != nil {
+		return err
+	}
+	if err := s.kernel.Apply(ctx, plan.Detach(a)); err != nil {
+		return err
+	}
+	if err := s.journal.Append(goneRecord(a.Key)); err != nil {
+		return err
+	}
+	s.table.drop(a)
+	s.changed()
+	poke(s.retired)
+	s.o.detached.Inc()
+	s.o.deps.Log.Info("container detached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName, "why", why)
+	return nil
+}
+
+// namespaceID gives "dev:inode" of an open network namespace.
+func namespaceID(ns plan.Namespace) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(ns.FD, &st); err != nil {
+		return "", fmt.Errorf("stat network namespace %s: %w", ns.Path, err)
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
+}
+
+func boardEntry(a plan.Attachment, index int) container.Attachment {
+	out := container.Attachment{
+		Owner: a.Owner, Network: a.Network, IfName: a.IfName, Path: a.NetNS,
+		Link: container.Link{Index: index, Name: a.Link()},
+	}
+	out.Addrs = append(out.Addrs, a.Addr)
+	dev, ino, _ := strings.Cut(a.NSID, ":")
+	d, err1 := strconv.ParseUint(dev, 10, 64)
+	i, err2 := strconv.ParseUint(ino, 10, 64)
+	if err1 == nil && err2 == nil {
+		out.NetNS = host.NetNS{Dev: d, Ino: i}
+	}
+	return out
+}
+
+// keyLocks lets one call at a time work on a key.
+type keyLocks struct {
+	mu   sync.Mutex
+	held map[plan.Key]*keyLock
+}
+
+type keyLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock blocks until key is free and gives the function that frees it again.
+func (k *keyLocks) lock(key plan.Key) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[plan.Key]*keyLock{}
+	}
+	l := k.held[key]
+	if l == nil {
+		l = &keyLock{}
+		k.held[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.held, key)
+		}
+	}
+}

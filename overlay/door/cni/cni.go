@@ -1,0 +1,247 @@
+// Package cni is the door by which runtimes reach the overlay through the CNI plugin: it listens on cni.sock, turns
+// each request into overlay's words and the answer into the spec's.
+//
+// It owns the socket and the spool of DEL requests that plugins leave while nobody listens; the spool is drained
+// before anything else is served. A crash in the middle of a request leaves the overlay's journal to tell what to undo.
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent"
+	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
+	"github.com/fairlead-dev/fairlead/overlay"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+)
+
+// Network is what the door needs of the overlay.
+type Network interface {
+	Ready(context.Context) error
+	Attach(context.Context, overlay.Request) (plan.Attachment, error)
+	Detach(context.Context, plan.Key) error
+	Check(context.Context, plan.Key, plan.Namespace) (plan.Attachment, []string, error)
+}
+
+// Door serves CNI requests.
+type Door struct {
+	socket  string
+	network Network
+	log     *slog.Logger
+	stats   *stat.Registry
+
+	mu      sync.Mutex
+	drained bool
+}
+
+// New makes a Door on the socket path. It touches nothing.
+func New(socket string, network Network, log *slog.Logger, stats *stat.Registry) *Door {
+	return &Door{socket: socket, network: network, log: log, stats: stats}
+}
+
+// requestTime bounds one request: well below what the plugin waits.
+const requestTime = 15 * time.Second
+
+// Run listens until ctx ends, then lets the requests under way finish. It may be called again.
+func (d *Door) Run(ctx context.Context) error {
+	l, err := listen(d.socket)
+	if err != nil {
+		return fmt.Errorf("listen for CNI requests: %w", err)
+	}
+	d.mu.Lock()
+	d.drained = false
+	d.mu.Unlock()
+	g := agent.NewGroup(ctx)
+	g.Go(func(ctx context.Context) error {
+		<-ctx.Done()
+		return l.Close() // ends Accept
+	})
+	g.Go(func(context.Context) error {
+		// Plugins wait in the socket's queue meanwhile; a fault is told to each of them.
+		if err := d.prepare(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("CNI requests are answered with 'try again later' until the overlay is up", "err", err)
+		}
+		return nil
+	})
+	g.Go(func(ctx context.Context) error {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return fmt.Errorf("accept CNI request: %w", err)
+			}
+			g.Go(func(ctx context.Context) error {
+				d.serve(ctx, c)
+				return nil
+			})
+		}
+	})
+	return g.Wait()
+}
+
+// listen takes over the socket of an agent that is gone, never that of one that answers.
+func listen(socket string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return nil, err
+	}
+	if c, err := net.Dial("unix", socket); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another agent answers on %s", socket)
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(socket, 0o600) // plugins run as root
+}
+
+// prepare waits for the overlay and drains the spool, once.
+func (d *Door) prepare(ctx context.Context) error {
+	if err := d.network.Ready(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.drained {
+		return nil
+	}
+	if err := d.drain(ctx); err != nil {
+		return fmt.Errorf("drain spooled DELs: %w", err)
+	}
+	d.drained = true
+	return nil
+}
+
+func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	_ = c.SetDeadline(time.Now().Add(requestTime))
+	call, err := receive(c)
+	if err != nil {
+		d.log.Warn("CNI request could not be read", "err", err)
+		d.answer(c, wire.Response{Error: wire.Errorf(wire.CodeDecode, "read request", err)})
+		return
+	}
+	defer call.close()
+	began := time.Now()
+	res := d.do(ctx, call)
+	d.count(call.Command, res.Error)
+	if res.Error != nil {
+		d.log.Warn("CNI request was refused", "command", call.Command, "container", call.ContainerID, "code", int(res.Error.Code), "err", res.Error)
+	} else {
+		d.log.Debug("CNI request served", "command", call.Command, "container", call.ContainerID, "took", time.Since(began))
+	}
+	if !d.answer(c, res) && call.Command == "ADD" && res.Error == nil {
+		// The plugin died before it was told: nobody will use this attachment.
+		if err := d.network.Detach(context.WithoutCancel(ctx), call.key()); err != nil {
+			d.log.Error("could not undo an ADD that nobody waited for", "container", call.ContainerID, "err", err)
+		}
+	}
+}
+
+func (d *Door) count(command string, fault *wire.Error) {
+	switch command {
+	case "ADD", "DEL", "CHECK":
+	default:
+		command = "other"
+	}
+	result := "ok"
+	if fault != nil {
+		result = "error"
+	}
+	d.stats.Counter("fairlead_overlay_cni_requests_total", "CNI requests answered, by command and result.",
+		stat.Label{Name: "command", Value: command}, stat.Label{Name: "result", Value: result}).Inc()
+}
+
+// do serves one request.
+func (d *Door) do(ctx context.Context, c *call) wire.Response {
+	if c.Version != wire.Version {
+		return refuse(wire.CodeIncompatible, fmt.Sprintf("plugin speaks version %d, agent %d: install both from one build", c.Version, wire.Version), nil)
+	}
+	conf, fault := parseConfig(c.Config)
+	if fault != nil {
+		return wire.Response{Error: fault}
+	}
+	if err := d.prepare(ctx); err != nil {
+		return refuse(wire.CodeTryLater, "agent is not ready", err)
+	}
+	switch c.Command {
+	case "ADD":
+		return d.add(ctx, c, conf)
+	case "DEL":
+		if err := d.network.Detach(ctx, c.key()); err != nil {
+			return refuse(wire.CodeFailed, "DEL", err)
+		}
+		return wire.Response{}
+	case "CHECK":
+		return d.check(ctx, c)
+	}
+	return refuse(wire.CodeInvalidEnv, fmt.Sprintf("unknown command %q", c.Command), nil)
+}
+
+func (d *Door) add(ctx context.Context, c *call, conf config) wire.Response {
+	fixed, fault := conf.fixedAddr(c.Args)
+	if fault != nil {
+		return wire.Response{Error: fault}
+	}
+	if c.ns < 0 {
+		return refuse(wire.CodeUnknownContainer, fmt.Sprintf("network namespace %s cannot be opened", c.NetNS), nil)
+	}
+	a, err := d.network.Attach(ctx, overlay.Request{Key: c.key(), Network: conf.network(), NS: c.namespace(), Addr: fixed})
+	if err != nil {
+		return refuse(code(err), "ADD", err)
+	}
+	result, err := conf.result(a)
+	if err != nil {
+		return refuse(wire.CodeInvalidConfig, "ADD", errors.Join(err, d.network.Detach(ctx, c.key())))
+	}
+	return wire.Response{Result: result}
+}
+
+func (d *Door) check(ctx context.Context, c *call) wire.Response {
+	if c.ns < 0 {
+		return refuse(wire.CodeUnknownContainer, fmt.Sprintf("network namespace %s cannot be opened", c.NetNS), nil)
+	}
+	_, differences, err := d.network.Check(ctx, c.key(), c.namespace())
+	switch {
+	case errors.Is(err, overlay.ErrNotAttached):
+		return refuse(wire.CodeUnknownContainer, "CHECK", err)
+	case err != nil:
+		return refuse(wire.CodeFailed, "CHECK", err)
+	case len(differences) > 0:
+		text, _ := json.Marshal(differences)
+		return refuse(wire.CodeCheck, fmt.Sprintf("CHECK: %s", differences[0]), fmt.Errorf("all differences: %s", text))
+	}
+	return wire.Response{}
+}
+
+func refuse(code wire.Code, msg string, cause error) wire.Response {
+	return wire.Response{Error: wire.Errorf(code, msg, cause)}
+}
+
+// code gives the spec's code for an error of the overlay.
+func code(err error) wire.Code {
+	var unknown *overlay.UnknownNetworkError
+	switch {
+	case errors.Is(err, overlay.ErrNotReady), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return wire.CodeTryLater
+	case errors.As(err, &unknown):
+		return wire.CodeInvalidConfig
+	}
+	return wire.CodeFailed
+}

@@ -1,0 +1,53 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+)
+
+// drain serves the DELs that plugins left while no agent listened. One that cannot be read is set aside.
+func (d *Door) drain(ctx context.Context) error {
+	dir := filepath.Join(filepath.Dir(d.socket), wire.SpoolDir)
+	names, err := filepath.Glob(filepath.Join(dir, "del-*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := d.drainOne(ctx, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Door) drainOne(ctx context.Context, name string) error {
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the plugin that wrote it found us meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	var req wire.Request
+	if err := json.Unmarshal(text, &req); err != nil || req.Command != "DEL" || req.ContainerID == "" {
+		aside := filepath.Join(filepath.Dir(name), "unreadable-"+filepath.Base(name))
+		d.log.Error("spooled DEL could not be read and was set aside", "path", name, "moved_to", aside, "err", err)
+		return os.Rename(name, aside)
+	}
+	if err := d.network.Detach(ctx, plan.Key{Owner: req.ContainerID, IfName: req.IfName}); err != nil {
+		return err
+	}
+	d.log.Info("spooled DEL served", "container", req.ContainerID, "ifname", req.IfName)
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+// Package ipam hands out the addresses of the blocks that this host holds. It is pure memory: the overlay's journal
+// is what survives, and fills a Pool again after a restart.
+//
+// An address that was freed rests: fresh ones go first, then the one freed longest ago, so that a late packet for a
+// dead container seldom meets a new one.
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// ErrExhausted is returned when every address of the blocks is taken.
+var ErrExhausted = errors.New("no free address")
+
+// InUseError tells who holds an address that was asked for.
+type InUseError struct {
+	Addr  netip.Addr
+	Owner string
+}
+
+func (e *InUseError) Error() string { return fmt.Sprintf("%s is held by %s", e.Addr, e.Owner) }
+
+// Pool is the addresses of one network on this host. It is not safe for concurrent use.
+type Pool struct {
+	blocks []netip.Prefix
+	holder map[netip.Addr]string
+	freed  []netip.Addr // oldest first; may hold addresses that were taken again by name
+	fresh  netip.Addr   // next never-used address of blocks[at]
+	at     int
+}
+
+// New makes a pool over blocks. The first address after each block's network address is the host's own.
+func New(blocks ...netip.Prefix) *Pool {
+	p := &Pool{holder: map[netip.Addr]string{}}
+	for _, b := range blocks {
+		p.blocks = append(p.blocks, b.Masked())
+	}
+	if len(p.blocks) > 0 {
+		p.fresh = first(p.blocks[0])
+	}
+	return p
+}
+
+// Node gives the host's own address of a block: the one after the network address, or the only one of a /32.
+func Node(block netip.Prefix) netip.Addr {
+	block = block.Masked()
+	if block.Bits() >= 31 {
+		return block.Addr()
+	}
+	return block.Addr().Next()
+}
+
+func first(block netip.Prefix) netip.Addr { return Node(block).Next() }
+
+// Take gives owner an address. It fails with ErrExhausted.
+func (p *Pool) Take(owner string) (netip.Addr, error) {
+	for p.at < len(p.blocks) {
+		addr, block := p.fresh, p.blocks[p.at]
+		if !usable(block, addr) {
+			p.at++
+			if p.at < len(p.blocks) {
+				p.fresh = first(p.blocks[p.at])
+			}
+			continue
+		}
+		p.fresh = addr.Next()
+		if _, taken := p.holder[addr]; !taken {
+			p.holder[addr] = owner
+			return addr, nil
+		}
+	}
+	for len(p.freed) > 0 {
+		addr := p.freed[0]
+		p.freed = p.freed[1:]
+		if _, taken := p.holder[addr]; !taken {
+			p.holder[addr] = owner
+			return addr, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%w in %v: all %d are taken", ErrExhausted, p.blocks, len(p.holder))
+}
+
+// TakeAddr gives owner this very address. It fails with *InUseError when somebody else holds it, and when it is not an
+// address of the blocks that a container may have. The owner that has it already gets it again.
+func (p *Pool) TakeAddr(addr netip.Addr, owner string) error {
+	if holder, taken := p.holder[addr]; taken && holder != owner {
+		return &InUseError{addr, holder}
+	}
+	for _, b := range p.blocks {
+		if usable(b, addr) {
+			p.holder[addr] = owner
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not an address for containers in this host's blocks %v", addr, p.blocks)
+}
+
+// Free returns an address. Freeing one that nobody holds does nothing.
+func (p *Pool) Free(addr netip.Addr) {
+	if _, taken := p.holder[addr]; taken {
+		delete(p.holder, addr)
+		p.freed = append(p.freed, addr)
+	}
+}
+
+// Used gives the number of addresses that are taken.
+func (p *Pool) Used() int { return len(p.holder) }
+
+// Size gives the number of addresses that containers can have.
+func (p *Pool) Size() int {
+	n := 0
+	for _, b := range p.blocks {
+		switch host := b.Addr().BitLen() - b.Bits(); {
+		case host >= 31:
+			n += 1<<31 - 1 // more than will ever be asked for
+		case host >= 2:
+			n += 1<<host - 3
+		}
+	}
+	return n
+}
+
+// usable tells whether a container may have addr: not the network address, the host's own, or IPv4's broadcast.
+func usable(block netip.Prefix, addr netip.Addr) bool {
+	return block.Contains(addr) && addr != block.Addr() && addr != Node(block) && block.Contains(addr.Next())
+}

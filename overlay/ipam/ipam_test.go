@@ -1,0 +1,78 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+)
+
+func TestFreshAddressesGoFirstThenTheOneFreedLongestAgo(t *testing.T) {
+	t.Parallel()
+	p := New(netip.MustParsePrefix("10.42.1.0/29")) // .0 network, .1 host, .7 broadcast
+	take := func(want string) {
+		t.Helper()
+		if got, err := p.Take("c"); err != nil || got.String() != want {
+			t.Fatalf("took %v, %v; want %s", got, err, want)
+		}
+	}
+	take("10.42.1.2")
+	take("10.42.1.3")
+	take("10.42.1.4")
+	p.Free(netip.MustParseAddr("10.42.1.3"))
+	p.Free(netip.MustParseAddr("10.42.1.2"))
+	take("10.42.1.5")
+	take("10.42.1.6")
+	take("10.42.1.3")
+	take("10.42.1.2")
+	if _, err := p.Take("c"); !errors.Is(err, ErrExhausted) {
+		t.Fatalf("took from a full pool: %v", err)
+	}
+	if p.Used() != 5 || p.Size() != 5 {
+		t.Fatalf("used %d of %d, want 5 of 5", p.Used(), p.Size())
+	}
+}
+
+func TestTakenByNameIsNeverHandedOutAndNamesItsHolder(t *testing.T) {
+	t.Parallel()
+	p := New(netip.MustParsePrefix("10.42.1.0/29"))
+	fixed := netip.MustParseAddr("10.42.1.3")
+	if err := errors.Join(p.TakeAddr(fixed, "db"), p.TakeAddr(fixed, "db")); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if got, err := p.Take("other"); err != nil || got == fixed {
+			t.Fatalf("took %v, %v", got, err)
+		}
+	}
+	var inUse *InUseError
+	if err := p.TakeAddr(fixed, "web"); !errors.As(err, &inUse) || inUse.Owner != "db" {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAddressesThatNoContainerMayHaveAreRefused(t *testing.T) {
+	t.Parallel()
+	p := New(netip.MustParsePrefix("10.42.1.0/24"))
+	for _, addr := range []string{"10.42.1.0", "10.42.1.1", "10.42.1.255", "10.42.2.9", "192.0.2.1"} {
+		if err := p.TakeAddr(netip.MustParseAddr(addr), "c"); err == nil {
+			t.Errorf("%s was given away", addr)
+		}
+	}
+}
+
+func TestSeveralBlocksAreUsedToTheLastAddress(t *testing.T) {
+	t.Parallel()
+	p := New(netip.MustParsePrefix("10.42.1.0/30"), netip.MustParsePrefix("10.42.9.0/30"))
+	seen := map[netip.Addr]bool{}
+	for i := range p.Size() {
+		addr, err := p.Take(fmt.Sprint(i))
+		if err != nil || seen[addr] {
+			t.Fatalf("%d: %v twice or %v", i, addr, err)
+		}
+		seen[addr] = true
+	}
+	if len(seen) != 2 || p.Used() != p.Size() {
+		t.Fatalf("took %v of %d", seen, p.Size())
+	}
+}

@@ -1,0 +1,7 @@
+//go:build kernel
+
+package kernel
+
+import "os"
+
+func pid() int { return os.Getpid() }

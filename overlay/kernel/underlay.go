@@ -1,0 +1,60 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Underlay is the device by which this host talks to others.
+type Underlay struct {
+	Dev  string
+	Addr netip.Addr
+	MTU  int // bytes
+}
+
+// ErrNoUnderlay is returned by FindUnderlay when the host has no default route and no address was asked for.
+var ErrNoUnderlay = errors.New("no default route")
+
+// FindUnderlay gives the device that has the address want, or, without want, the one of the default route and its
+// first address.
+func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
+	if want.IsValid() {
+		return c.underlayWith(want)
+	}
+	routes, err := c.nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	if err != nil {
+		return Underlay{}, fmt.Errorf("find default route: %w", err)
+	}
+	for _, r := range routes {
+		l, err := c.nl.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			continue // a multipath route has no single device
+		}
+		addrs, err := c.nl.AddrList(l, netlink.FAMILY_V4)
+		if err == nil && len(addrs) > 0 {
+			return Underlay{l.Attrs().Name, addr(addrs[0].IP), l.Attrs().MTU}, nil
+		}
+	}
+	return Underlay{}, ErrNoUnderlay
+}
+
+func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
+	addrs, err := c.nl.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return Underlay{}, fmt.Errorf("find the device with %s: %w", want, err)
+	}
+	for _, a := range addrs {
+		if addr(a.IP) != want {
+			continue
+		}
+		l, err := c.nl.LinkByIndex(a.LinkIndex)
+		if err != nil {
+			return Underlay{}, fmt.Errorf("find the device with %s: %w", want, err)
+		}
+		return Underlay{l.Attrs().Name, want, l.Attrs().MTU}, nil
+	}
+	return Underlay{}, fmt.Errorf("no device of this host has the address %s; set node.address to one that it has", want)
+}

@@ -1,0 +1,151 @@
+package overlay
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+	"github.com/fairlead-dev/fairlead/overlay/store"
+)
+
+var netips = cmp.Options{
+	cmp.Comparer(func(x, y netip.Addr) bool { return x == y }),
+	cmp.Comparer(func(x, y netip.Prefix) bool { return x == y }),
+}
+
+func attached(owner, addr string) plan.Attachment {
+	return plan.Attachment{
+		Key: plan.Key{Owner: owner, IfName: "eth0"}, Network: "blue", Addr: netip.MustParseAddr(addr), Node: netip.MustParseAddr("10.42.1.1"),
+		MTU: 1450, Default: true, Reach: netip.MustParsePrefix("10.42.0.0/16"), NSID: "4:9",
+	}
+}
+
+func linkOf(a plan.Attachment) plan.Link {
+	l := plan.HostLink(a)
+	l.Alias = a.Alias()
+	return l
+}
+
+func TestRecovery(t *testing.T) {
+	t.Parallel()
+	a, b := attached("a", "10.42.1.2"), attached("b", "10.42.1.3")
+	networks := []plan.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), Node: netip.MustParseAddr("10.42.1.1")}}
+	incomplete := linkOf(a)
+	incomplete.Alias = ""
+	retired := linkOf(a)
+	retired.Retired = true
+	moved := a
+	moved.Addr = netip.MustParseAddr("10.42.1.9")
+	for _, c := range []struct {
+		name               string
+		journal            []record
+		links              []plan.Link
+		keep, adopted, end string
+	}{
+		{"what both know stays", []record{attachRecord(a), attachRecord(b)}, []plan.Link{linkOf(a), linkOf(b)}, "a b", "", ""},
+		{"an ADD without a complete link is undone", []record{attachRecord(a)}, []plan.Link{incomplete}, "", "", "a"},
+		{"a container whose namespace went is ended", []record{attachRecord(a), attachRecord(b)}, []plan.Link{linkOf(b)}, "b", "", "a"},
+		{"a DEL that was begun is finished", []record{attachRecord(a), detachRecord(a.Key)}, []plan.Link{linkOf(a)}, "", "", "a"},
+		{"a DEL that had retired the link is finished", []record{attachRecord(a)}, []plan.Link{retired}, "", "", "a"},
+		{"a DEL that was finished is forgotten", []record{attachRecord(a), detachRecord(a.Key), goneRecord(a.Key)}, nil, "", "", ""},
+		{"an ADD after a DEL stays", []record{attachRecord(a), detachRecord(a.Key), goneRecord(a.Key), attachRecord(a)}, []plan.Link{linkOf(a)}, "a", "", ""},
+		{"what only the kernel knows is adopted", []record{attachRecord(a)}, []plan.Link{linkOf(a), linkOf(b)}, "a b", "b", ""},
+		{"everything is adopted when the journal is lost", nil, []plan.Link{linkOf(a), linkOf(b)}, "a b", "a b", ""},
+		{"a link with another address than the journal's is not trusted", []record{attachRecord(a)}, []plan.Link{linkOf(moved)}, "", "", "a"},
+	} {
+		var raw []json.RawMessage
+		for _, r := range c.journal {
+			text, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw = append(raw, text)
+		}
+		journal, err := replay(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := recovered(journal, plan.Observed{Links: c.links}, networks)
+		got := []string{owners(r.keep), owners(r.adopted), owners(r.end)}
+		if diff := cmp.Diff([]string{c.keep, c.adopted, c.end}, got); diff != "" {
+			t.Errorf("%s: keep, adopted, end (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+func TestAnAdoptedAttachmentIsLikeTheOneThatWasJournalled(t *testing.T) {
+	t.Parallel()
+	a := attached("a", "10.42.1.2")
+	networks := []plan.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), Node: netip.MustParseAddr("10.42.1.1")}}
+	r := recovered(nil, plan.Observed{Links: []plan.Link{linkOf(a)}}, networks)
+	if diff := cmp.Diff([]plan.Attachment{a}, r.keep, netips); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
+}
+
+func owners(list []plan.Attachment) string {
+	var out []string
+	for _, a := range list {
+		out = append(out, a.Owner)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestValidateNamesEveryProblemWithItsKey(t *testing.T) {
+	t.Parallel()
+	c := Config{
+		Store: "consul",
+		Peers: []Peer{
+			{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
+			{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.128/25"), netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("10.42.3.7/24")}},
+			{},
+		},
+		Networks: []Network{{Name: "Blue!", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 1 << 24, MTU: 9, Path: "pigeon"}, {}},
+	}
+	want := `overlay.store: expected local or static, found "consul"
+overlay.port: 0 is not between 1 and 65535
+overlay.networks: 2 networks are listed; this version serves one
+overlay.networks[0].name: expected 1 to 32 of a-z, 0-9 and -, found "Blue!"
+overlay.networks[0].vni: 16777216 is not between 1 and 16777215
+overlay.networks[0].mtu: 9 is not 0 or between 576 and 65535
+overlay.networks[0].path: expected auto or vxlan, found "pigeon"
+overlay.networks[1].name: expected 1 to 32 of a-z, 0-9 and -, found ""
+overlay.networks[1].cidr: expected an IPv4 prefix such as 10.42.0.0/16
+overlay.networks[1].vni: 0 is not between 1 and 16777215
+overlay.peers[1].name: "web1" is peers[0] already
+overlay.peers[1].address: 192.0.2.11 is the address of peers[0] already
+overlay.peers[1].blocks[0]: 10.42.1.128/25 overlaps 10.42.1.0/24 of web1
+overlay.peers[1].blocks[1]: 10.9.0.0/24 is in no network's cidr
+overlay.peers[1].blocks[2]: 10.42.3.7/24 has bits set behind its length; did you mean 10.42.3.0/24?
+overlay.peers[2].name: expected the peer's node.name
+overlay.peers[2].address: expected an IPv4 address of the peer on the underlay`
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Fatalf("the defaults: %v", err)
+	}
+}
+
+func TestAHostWithoutABlockOfANetworkTakesNoPartInItsTunnels(t *testing.T) {
+	t.Parallel()
+	c := Config{Port: 4789, Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}}
+	peer := store.Node{Name: "web2", Addr: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}}
+	self := plan.VTEP{Addr: netip.MustParseAddr("192.0.2.11")}
+	with := c.networks(store.Cluster{Self: store.Node{Name: "web1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}}, Peers: []store.Node{peer}}, self, 1500)
+	if n := with[0]; n.MTU != 1450 || n.Node.String() != "10.42.1.1" || len(n.Peers) != 1 || n.Peers[0].VTEP.MAC != plan.VTEPMAC("web2", 42) {
+		t.Fatalf("got %+v", n)
+	}
+	without := c.networks(store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, 1500)
+	if n := without[0]; n.Underlay.Addr.IsValid() || len(n.Peers) != 0 || n.MTU != 1500 {
+		t.Fatalf("got %+v", n)
+	}
+}

@@ -1,0 +1,137 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Observed is what the host has of ours, and of what concerns us.
+type Observed struct {
+	Links   []Link // of our groups
+	Addrs   []Addr // on our links
+	Routes  []Route
+	Neighs  []Neigh // permanent ones on our links
+	FDB     []FDB   // on our VXLAN devices
+	Sysctls map[string]string
+	Table   *Table // nil: absent, or not as we made it
+}
+
+// Link is one of our devices. The zero value of a field is "not applicable".
+type Link struct {
+	Name  string
+	Kind  string // "veth" or "vxlan"
+	MTU   int
+	MAC   MAC
+	Up    bool
+	VXLAN VXLAN
+
+	Index   int    // observed only
+	Alias   string // observed only
+	Retired bool   // observed only: in RetiredGroup
+}
+
+// VXLAN is what makes a VXLAN device.
+type VXLAN struct {
+	VNI   uint32
+	Port  uint16
+	Local netip.Addr
+}
+
+// Addr is an address of a device.
+type Addr struct {
+	Dev    string
+	Prefix netip.Prefix
+}
+
+// Route is one route of the main table.
+type Route struct {
+	Dst         netip.Prefix
+	Unreachable bool       // answered with ICMP unreachable instead of sent
+	Dev         string     // empty for unreachable ones
+	Via         netip.Addr // next hop; invalid for routes of scope link
+	OnLink      bool
+	Src         netip.Addr // source of packets from the host itself
+}
+
+func (r Route) String() string {
+	if r.Unreachable {
+		return fmt.Sprintf("unreachable %s proto %d", r.Dst, Protocol)
+	}
+	var b strings.Builder
+	b.WriteString(r.Dst.String())
+	if r.Via.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Via)
+	}
+	fmt.Fprintf(&b, " dev %s", r.Dev)
+	if r.OnLink {
+		b.WriteString(" onlink")
+	}
+	if !r.Via.IsValid() {
+		b.WriteString(" scope link")
+	}
+	if r.Src.IsValid() {
+		fmt.Fprintf(&b, " src %s", r.Src)
+	}
+	fmt.Fprintf(&b, " proto %d", Protocol)
+	return b.String()
+}
+
+// Neigh is a permanent neighbour entry.
+type Neigh struct {
+	Dev string
+	IP  netip.Addr
+	MAC MAC
+}
+
+// FDB is a forwarding entry of a VXLAN device: behind which VTEP a MAC is.
+type FDB struct {
+	Dev string
+	MAC MAC
+	Dst netip.Addr
+}
+
+// Table is the content of our nftables table: what varies in it. Its rules are a constant number, however many
+// containers there are.
+type Table struct {
+	Overlay []netip.Prefix // CIDRs of all our networks, sorted
+}
+
+// RuleKind tells package kernel which expressions a rule has.
+type RuleKind int
+
+// The rules.
+const (
+	Antispoof RuleKind = iota
+	Masquerade
+)
+
+// Rule is one rule; its text is also its comment in the kernel, by which it is recognised.
+type Rule struct {
+	Kind  RuleKind
+	Chain string
+	Text  string
+}
+
+// Rules gives the rules of the table in order.
+func (t Table) Rules() []Rule {
+	return []Rule{
+		// A container may send only what would be routed back to it: its own addresses. After DEL has removed the
+		// route, the old link passes nothing any more.
+		{Antispoof, "antispoof", fmt.Sprintf("iifgroup { %d, %d } meta nfproto ipv4 fib saddr . iif oif missing drop", Group, RetiredGroup)},
+		{Masquerade, "postrouting", "ip saddr @overlay ip daddr != @overlay masquerade"},
+	}
+}
+
+// String gives the table as one could feed it to nft -f.
+func (t Table) String() string {
+	var cidrs []string
+	for _, p := range t.Overlay {
+		cidrs = append(cidrs, p.String())
+	}
+	rules := t.Rules()
+	return fmt.Sprintf("table inet %s { set overlay { type ipv4_addr; flags interval; elements = { %s } } "+
+		"chain antispoof { type filter hook prerouting priority raw; %s } "+
+		"chain postrouting { type nat hook postrouting priority srcnat; %s } }",
+		TableName, strings.Join(cidrs, ", "), rules[0].Text, rules[1].Text)
+}

@@ -1,0 +1,234 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Steps gives what leads from have to want: at the start and for repair. It is empty when they agree, so that a
+// restart with nothing changed writes nothing. Links to containers are never made here: the other end's namespace
+// belongs to an attach; one that is not wanted is removed.
+func Steps(want Host, have Observed) []Step {
+	var steps []Step
+	// An attachment whose link is gone cannot be repaired from here; its owner will detach it.
+	linked := map[string]bool{}
+	for _, l := range have.Links {
+		linked[l.Name] = !l.Retired
+	}
+	want.Attachments = only(want.Attachments, func(a Attachment) bool { return linked[a.Link()] })
+	links := diffLinks(want, have)
+	// What stood on a link that goes, goes with it.
+	kept := func(dev string) bool { return !links.gone[dev] }
+	routes := diff(wantRoutes(want), only(have.Routes, func(r Route) bool { return r.Unreachable || kept(r.Dev) }),
+		func(r Route) netip.Prefix { return r.Dst })
+	neighs := diff(wantNeighs(want), only(have.Neighs, func(n Neigh) bool { return kept(n.Dev) }),
+		func(n Neigh) Neigh { return Neigh{Dev: n.Dev, IP: n.IP} })
+	fdb := diff(wantFDB(want), only(have.FDB, func(f FDB) bool { return kept(f.Dev) }),
+		func(f FDB) FDB { return FDB{Dev: f.Dev, MAC: f.MAC} })
+	addrs := diff(wantAddrs(want), only(have.Addrs, func(a Addr) bool { return kept(a.Dev) }),
+		func(a Addr) Addr { return a })
+
+	// First what is not wanted, then what is missing; forwarding only once the filter stands.
+	for _, r := range routes.extra {
+		steps = append(steps, DeleteRoute{r})
+	}
+	for _, n := range neighs.extra {
+		steps = append(steps, DeleteNeigh{n})
+	}
+	for _, f := range fdb.extra {
+		steps = append(steps, DeleteFDB{f})
+	}
+	for _, a := range addrs.extra {
+		steps = append(steps, DeleteAddr{a})
+	}
+	steps = append(steps, links.remove...)
+	if table := wantTable(want); have.Table == nil || !slices.Equal(table.Overlay, have.Table.Overlay) {
+		steps = append(steps, ReplaceTable{table})
+	}
+	for _, key := range slices.Sorted(maps.Keys(sysctls)) {
+		if have.Sysctls[key] != sysctls[key] {
+			steps = append(steps, SetSysctl{key, sysctls[key]})
+		}
+	}
+	steps = append(steps, links.make...)
+	for _, a := range addrs.missing {
+		steps = append(steps, AddAddr{a})
+	}
+	for _, f := range fdb.missing {
+		steps = append(steps, ReplaceFDB{f})
+	}
+	for _, n := range neighs.missing {
+		steps = append(steps, ReplaceNeigh{n})
+	}
+	for _, r := range routes.missing {
+		steps = append(steps, ReplaceRoute{r})
+	}
+	return steps
+}
+
+// sysctls are the host-wide settings that routing to containers needs; ip-sysctl.rst of the kernel.
+var sysctls = map[string]string{"net.ipv4.ip_forward": "1"}
+
+// Sysctls names the settings that Observe must read.
+func Sysctls() []string { return slices.Sorted(maps.Keys(sysctls)) }
+
+type linkDiff struct {
+	remove, make []Step
+	gone         map[string]bool
+}
+
+func diffLinks(want Host, have Observed) linkDiff {
+	d := linkDiff{gone: map[string]bool{}}
+	wanted := map[string]Link{}
+	for _, n := range want.Networks {
+		if n.Underlay.Addr.IsValid() {
+			wanted[n.Device()] = vxlanLink(n)
+		}
+	}
+	for _, a := range want.Attachments {
+		wanted[a.Link()] = HostLink(a)
+	}
+	present := map[string]bool{}
+	retired := false
+	for _, l := range have.Links {
+		w, ok := wanted[l.Name]
+		switch {
+		case !ok || l.Retired || !sameKind(w, l):
+			d.gone[l.Name] = true
+			if l.Kind != "veth" {
+				d.remove = append(d.remove, DeleteLink{l.Name})
+				continue
+			}
+			retired = true
+			if !l.Retired {
+				d.remove = append(d.remove, RetireLink{l.Name})
+			}
+		case w.MTU != l.MTU || !l.Up:
+			d.make = append(d.make, SetLink{l.Name, w.MTU, true})
+			present[l.Name] = true
+		default:
+			present[l.Name] = true
+		}
+	}
+	if retired {
+		d.remove = append(d.remove, DeleteRetired{})
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if w := wanted[name]; w.Kind == "vxlan" && !present[name] {
+			d.make = append(d.make, AddLink{w})
+		}
+	}
+	return d
+}
+
+// sameKind tells whether a link can stay; what else differs can be set.
+func sameKind(want, have Link) bool {
+	return want.Kind == have.Kind && want.VXLAN == have.VXLAN && want.MAC == have.MAC
+}
+
+func vxlanLink(n Network) Link {
+	return Link{
+		Name: n.Device(), Kind: "vxlan", MTU: n.MTU, MAC: n.Underlay.MAC, Up: true,
+		VXLAN: VXLAN{n.VNI, n.Port, n.Underlay.Addr},
+	}
+}
+
+func wantRoutes(want Host) []Route {
+	var out []Route
+	for _, n := range want.Networks {
+		// An address of the network that nobody has must not leave by the default route.
+		out = append(out, Route{Dst: n.CIDR, Unreachable: true})
+		for _, p := range n.Peers {
+			for _, block := range p.Blocks {
+				out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.Addr, OnLink: true, Src: n.Node})
+			}
+		}
+	}
+	for _, a := range want.Attachments {
+		out = append(out, HostRoute(a))
+	}
+	return out
+}
+
+func wantNeighs(want Host) []Neigh {
+	var out []Neigh
+	for _, n := range want.Networks {
+		for _, p := range n.Peers {
+			out = append(out, Neigh{n.Device(), p.VTEP.Addr, p.VTEP.MAC})
+		}
+	}
+	for _, a := range want.Attachments {
+		out = append(out, HostNeigh(a))
+	}
+	return out
+}
+
+func wantFDB(want Host) []FDB {
+	var out []FDB
+	for _, n := range want.Networks {
+		for _, p := range n.Peers {
+			out = append(out, FDB{n.Device(), p.VTEP.MAC, p.VTEP.Addr})
+		}
+	}
+	return out
+}
+
+// wantAddrs gives the host its own address on each network, by which it talks to containers anywhere.
+func wantAddrs(want Host) []Addr {
+	var out []Addr
+	for _, n := range want.Networks {
+		if n.Underlay.Addr.IsValid() {
+			out = append(out, Addr{n.Device(), single(n.Node)})
+		}
+	}
+	return out
+}
+
+func wantTable(want Host) Table {
+	var t Table
+	for _, n := range want.Networks {
+		t.Overlay = append(t.Overlay, n.CIDR.Masked())
+	}
+	slices.SortFunc(t.Overlay, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return t
+}
+
+type difference[T any] struct{ missing, extra []T }
+
+// diff compares by whole value; an extra object whose key is wanted with another value is not listed, because
+// replacing it is enough.
+func diff[T, K comparable](want, have []T, key func(T) K) difference[T] {
+	var d difference[T]
+	has, wanted := map[T]bool{}, map[K]bool{}
+	for _, h := range have {
+		has[h] = true
+	}
+	for _, w := range want {
+		wanted[key(w)] = true
+		if !has[w] {
+			d.missing = append(d.missing, w)
+		}
+	}
+	for _, h := range have {
+		if !wanted[key(h)] {
+			d.extra = append(d.extra, h)
+		}
+	}
+	byText := func(a, b T) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }
+	slices.SortFunc(d.missing, byText)
+	slices.SortFunc(d.extra, byText)
+	return d
+}
+
+func only[T any](list []T, keep func(T) bool) []T {
+	var out []T
+	for _, v := range list {
+		if keep(v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}

@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func blue() Network {
+	return Network{
+		Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Port: 4789, MTU: 1450,
+		Node: netip.MustParseAddr("10.42.1.1"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")},
+		Underlay: VTEP{netip.MustParseAddr("192.0.2.11"), MAC{2, 0xfa, 0, 0, 0, 1}},
+		Peers: []Peer{{
+			Name: "web2", VTEP: VTEP{netip.MustParseAddr("192.0.2.12"), MAC{2, 0xfa, 0, 0, 0, 2}},
+			Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")},
+		}},
+	}
+}
+
+func container() Attachment {
+	return Attachment{
+		Key: Key{"c1", "eth0"}, Network: "blue", Addr: netip.MustParseAddr("10.42.1.2"), Node: netip.MustParseAddr("10.42.1.1"),
+		MTU: 1450, Default: true, Reach: netip.MustParsePrefix("10.42.0.0/16"), NSID: "4:9",
+	}
+}
+
+// settled is a host on which everything stands.
+func settled() Observed {
+	link := HostLink(container())
+	link.Index, link.Alias = 7, container().Alias()
+	device := vxlanLink(blue())
+	device.Index = 6
+	return Observed{
+		Links:   []Link{device, link},
+		Addrs:   []Addr{{"fl-vx42", netip.MustParsePrefix("10.42.1.1/32")}},
+		Routes:  append(wantRoutes(Host{Networks: []Network{blue()}}), HostRoute(container())),
+		Neighs:  append(wantNeighs(Host{Networks: []Network{blue()}}), HostNeigh(container())),
+		FDB:     wantFDB(Host{Networks: []Network{blue()}}),
+		Sysctls: map[string]string{"net.ipv4.ip_forward": "1"},
+		Table:   &Table{Overlay: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}},
+	}
+}
+
+func TestSteps(t *testing.T) {
+	t.Parallel()
+	whole := Host{Networks: []Network{blue()}, Attachments: []Attachment{container()}}
+	link := container().Link()
+	for _, c := range []struct {
+		name string
+		want Host
+		have func(*Observed)
+		text string
+	}{
+		{"nothing to do when all stands", whole, func(*Observed) {}, ""},
+		{
+			"an empty host gets the filter first and the routes last", Host{Networks: []Network{blue()}}, func(o *Observed) { *o = Observed{} }, `
+nft replace table inet fairlead { set overlay { type ipv4_addr; flags interval; elements = { 10.42.0.0/16 } } chain antispoof { type filter hook prerouting priority raw; iifgroup { 64030, 64031 } meta nfproto ipv4 fib saddr . iif oif missing drop } chain postrouting { type nat hook postrouting priority srcnat; ip saddr @overlay ip daddr != @overlay masquerade } }
+sysctl -w net.ipv4.ip_forward=1
+ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64030 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
+ip addr add 10.42.1.1/32 dev fl-vx42
+bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.12 self permanent
+ip neigh replace 192.0.2.12 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
+ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94
+ip route replace unreachable 10.42.0.0/16 proto 94`,
+		},
+		{
+			"a peer with another address is replaced without a stale entry",
+			Host{Networks: []Network{func() Network {
+				n := blue()
+				n.Peers[0].VTEP.Addr = netip.MustParseAddr("192.0.2.99")
+				return n
+			}()}, Attachments: []Attachment{container()}},
+			func(*Observed) {}, `
+ip neigh del 192.0.2.12 dev fl-vx42
+bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.99 self permanent
+ip neigh replace 192.0.2.99 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
+ip route replace 10.42.2.0/24 via 192.0.2.99 dev fl-vx42 onlink src 10.42.1.1 proto 94`,
+		},
+		{"a flushed route to a container returns", whole, func(o *Observed) { o.Routes = o.Routes[:2] }, `
+ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94`},
+		{"a link that nobody is attached by goes, in a batch", Host{Networks: []Network{blue()}}, func(*Observed) {}, `
+ip link set ` + link + ` group 64031
+ip link del group 64031`},
+		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) { o.Links = o.Links[:1]; o.Routes = o.Routes[:2]; o.Neighs = o.Neighs[:1] }, ""},
+		{"a VXLAN device with another VNI is made anew with all that stood on it", whole, func(o *Observed) { o.Links[0].VXLAN.VNI = 7 }, `
+ip link del fl-vx42
+ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64030 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
+ip addr add 10.42.1.1/32 dev fl-vx42
+bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.12 self permanent
+ip neigh replace 192.0.2.12 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
+ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94`},
+		{"a single host has no VXLAN device", Host{Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}},
+			func(o *Observed) { *o = Observed{Table: o.Table, Sysctls: o.Sysctls} }, `
+ip route replace unreachable 10.42.0.0/16 proto 94`},
+	} {
+		have := settled()
+		c.have(&have)
+		got := Text(Steps(c.want, have))
+		if diff := cmp.Diff(strings.TrimPrefix(c.text, "\n"), strings.TrimSuffix(got, "\n")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+func TestAttachAndDetachAsOneWouldTypeThem(t *testing.T) {
+	t.Parallel()
+	a := container()
+	want := `ip link add flcEND address 02:fa:1e:ad:00:01 mtu 1450 group 64030 up type veth peer name eth0 address 02:fa:0a:2a:01:02 mtu 1450 netns /run/netns/c1
+ip -n /run/netns/c1 link set lo up
+ip -n /run/netns/c1 addr add 10.42.1.2/32 dev eth0
+ip -n /run/netns/c1 link set eth0 up
+ip -n /run/netns/c1 neigh replace 169.254.77.1 lladdr 02:fa:1e:ad:00:01 dev eth0 nud permanent
+ip -n /run/netns/c1 route replace 169.254.77.1/32 dev eth0 scope link proto 94
+ip -n /run/netns/c1 route replace 0.0.0.0/0 via 169.254.77.1 dev eth0 proto 94
+ip neigh replace 10.42.1.2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
+ip route replace 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
+ip link set flcEND alias "fairlead blue 10.42.1.2 eth0 4:9 c1"
+ip route del 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
+ip link set flcEND group 64031
+`
+	steps := append(Attach(a, Namespace{Path: "/run/netns/c1"}), Detach(a)...)
+	if diff := cmp.Diff(strings.ReplaceAll(want, "flcEND", a.Link()), Text(steps)); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
+	if n := len(a.Link()); n > 15 {
+		t.Fatalf("link name %s has %d bytes, IFNAMSIZ allows 15", a.Link(), n)
+	}
+}
+
+func TestASecondInterfaceReachesItsNetworkOnly(t *testing.T) {
+	t.Parallel()
+	a := container()
+	a.Default = false
+	if got := ContainerRoutes(a)[1].String(); got != "10.42.0.0/16 via 169.254.77.1 dev eth0 proto 94" {
+		t.Fatalf("got %s", got)
+	}
+}
+
+func TestAliasTellsTheAttachmentAgain(t *testing.T) {
+	t.Parallel()
+	a := container()
+	a.Owner = "default-a b" // nobody promises that ids have no space
+	got, ok := ParseAlias(a.Alias())
+	want := Attachment{Key: a.Key, Network: a.Network, Addr: a.Addr, NSID: a.NSID}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(x, y netip.Addr) bool { return x == y }), cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" || !ok {
+		t.Fatalf("ok %v (-want +got):\n%s", ok, diff)
+	}
+	for _, foreign := range []string{"", "uplink to rack 7", "fairlead blue nonsense eth0 4:9 c1"} {
+		if _, ok := ParseAlias(foreign); ok {
+			t.Errorf("%q was taken for ours", foreign)
+		}
+	}
+}
+
+func TestVTEPMACFollowsFromTheNodesNameAlone(t *testing.T) {
+	t.Parallel()
+	if VTEPMAC("web1", 42) != VTEPMAC("web1", 42) || VTEPMAC("web1", 42) == VTEPMAC("web2", 42) || VTEPMAC("web1", 42) == VTEPMAC("web1", 43) {
+		t.Fatal("MACs are not told apart by node and VNI")
+	}
+	if m := VTEPMAC("web1", 42); m[0]&3 != 2 {
+		t.Fatalf("%s is not locally administered unicast", m)
+	}
+}

@@ -1,0 +1,382 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent"
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/state"
+	"github.com/fairlead-dev/fairlead/overlay/kernel"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+	"github.com/fairlead-dev/fairlead/overlay/store"
+)
+
+const (
+	// repairEvery is the interval of the net below the events: everything is compared with the kernel.
+	repairEvery = time.Minute
+	// syncEvery bounds what a power cut can cost the journal, which matters to nothing but its own tidiness.
+	syncEvery = time.Second
+	// gatherRetired is how long links are gathered before one message deletes them all.
+	gatherRetired = 20 * time.Millisecond
+	// compactAbove is the journal's size, in bytes, from which on it is rewritten.
+	compactAbove = 1 << 20
+)
+
+// session is one life of Run: sockets, journal and table belong to it.
+type session struct {
+	o       *Overlay
+	kernel  *kernel.Conn
+	journal *state.Journal
+	table   *table
+
+	mu       sync.Mutex // guards networks and cluster
+	networks []plan.Network
+	cluster  store.Cluster
+	underlay kernel.Underlay
+
+	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
+	// with the table and must not see an attachment half made.
+	changing sync.RWMutex
+	keys     keyLocks
+
+	retired   chan struct{} // a link waits for deletion
+	published chan struct{} // the table changed
+	repair    chan struct{} // something of ours is gone
+}
+
+// start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
+func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
+	s := &session{o: o, retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1)}
+	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	boot, err := o.deps.Root.BootID()
+	if err != nil {
+		return nil, err
+	}
+	var remembered map[plan.Key]remembered
+	if remembered, err = s.openJournal(boot); err != nil {
+		return nil, err
+	}
+	if err := s.firstCluster(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.recover(ctx, remembered)
+}
+
+func (s *session) openJournal(boot string) (map[plan.Key]remembered, error) {
+	j, records, err := s.o.deps.State.OpenJournal("journal", boot)
+	if err != nil {
+		return nil, err
+	}
+	s.journal = j
+	return replay(records)
+}
+
+func (s *session) close() error {
+	s.kernel.Close()
+	if s.journal == nil {
+		return nil
+	}
+	return s.journal.Close()
+}
+
+// firstCluster waits for the store's first word, so that the table knows this host's blocks.
+func (s *session) firstCluster(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var first *store.Cluster
+	err := s.o.store.Follow(ctx, func(c store.Cluster) {
+		if first == nil {
+			first = &c
+			cancel()
+		}
+	})
+	if err == nil && first == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("read cluster from store %s: %w", s.o.store.Name(), err)
+	}
+	return s.setCluster(*first)
+}
+
+// setCluster works out this host's part in each network.
+func (s *session) setCluster(c store.Cluster) error {
+	want := s.o.deps.NodeAddr
+	if c.Self.Addr.IsValid() {
+		want = c.Self.Addr
+	}
+	underlay, err := s.kernel.FindUnderlay(want)
+	switch {
+	case errors.Is(err, kernel.ErrNoUnderlay) && len(c.Peers) == 0:
+		underlay = kernel.Underlay{MTU: 1500} // alone, and with no way out: what Ethernet has
+	case err != nil:
+		return fmt.Errorf("find underlay: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cluster, s.underlay = c, underlay
+	s.networks = s.o.cfg.networks(c, plan.VTEP{Addr: underlay.Addr}, underlay.MTU)
+	return nil
+}
+
+// want is all that this host should have now.
+func (s *session) want() plan.Host {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return plan.Host{Networks: s.networks, Attachments: s.table.all()}
+}
+
+func (s *session) network(name string) (plan.Network, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := networkIndex(s.networks, name); i >= 0 {
+		return s.networks[i], nil
+	}
+	unknown := &UnknownNetworkError{Name: name}
+	for _, n := range s.networks {
+		unknown.Known = append(unknown.Known, n.Name)
+	}
+	return plan.Network{}, unknown
+}
+
+// recover brings table and kernel together after a start.
+func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) error {
+	log := s.o.deps.Log
+	have, err := s.kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("observe: %w", err)
+	}
+	r := recovered(journal, have, s.networks)
+	s.table = newTable(s.networks)
+	for _, a := range r.keep {
+		if _, err := s.table.take(a.Network, a.Key, a.Addr); err != nil {
+			log.Warn("kept an attachment whose address is not of this host's blocks", "container", a.Owner, "addr", a.Addr, "network", a.Network, "err", err)
+		}
+		s.table.put(a)
+	}
+	for _, a := range r.adopted {
+		log.Warn("adopted an attachment that the journal had lost", "container", a.Owner, "addr", a.Addr, "network", a.Network)
+		if err := s.journal.Append(attachRecord(a)); err != nil {
+			return err
+		}
+	}
+	if err := s.rememberSysctls(have.Sysctls); err != nil {
+		return err
+	}
+	steps := plan.Steps(s.want(), have)
+	if err := s.kernel.Apply(ctx, steps); err != nil {
+		return err
+	}
+	for _, a := range r.end {
+		if err := s.journal.Append(goneRecord(a.Key)); err != nil {
+			return err
+		}
+		log.Info("attachment ended while the agent was away", "container", a.Owner, "addr", a.Addr, "network", a.Network)
+	}
+	s.changed()
+	log.Info("overlay is up", "attachments", len(r.keep), "ended", len(r.end), "steps", len(steps), "networks", len(s.networks), "peers", len(s.cluster.Peers))
+	return nil
+}
+
+// rememberSysctls records, once, what host-wide settings were before we changed them, so that they can be put back.
+func (s *session) rememberSysctls(have map[string]string) error {
+	const file = "sysctls.json"
+	former := map[string]string{}
+	if found, err := s.o.deps.State.ReadJSON(file, &former); found || err != nil {
+		return err
+	}
+	return s.o.deps.State.WriteJSON(file, have)
+}
+
+// run keeps the host right until ctx ends.
+func (s *session) run(ctx context.Context) error {
+	g := agent.NewGroup(ctx)
+	g.Go(s.followStore)
+	g.Go(s.watchLinks)
+	g.Go(s.deleteRetired)
+	g.Go(s.publish)
+	g.Go(s.keepRight)
+	g.Go(s.tendJournal)
+	return g.Wait()
+}
+
+func (s *session) followStore(ctx context.Context) error {
+	fault := make(chan error, 1)
+	err := s.o.store.Follow(ctx, func(c store.Cluster) {
+		if err := s.setCluster(c); err != nil {
+			select {
+			case fault <- err:
+			default:
+			}
+			return
+		}
+		poke(s.repair)
+	})
+	select {
+	case e := <-fault:
+		return errors.Join(e, err)
+	default:
+		return err
+	}
+}
+
+// watchLinks ends the attachments of containers whose namespace, and with it the link, is gone without a DEL.
+func (s *session) watchLinks(ctx context.Context) error {
+	return s.kernel.WatchLinks(ctx, func(name string) {
+		if strings.HasPrefix(name, plan.VXLANPrefix) {
+			poke(s.repair)
+			return
+		}
+		if _, attached := s.table.keyOf(name); attached || name == "" {
+			s.endVanished(ctx, name)
+		}
+	})
+}
+
+func (s *session) endVanished(ctx context.Context, name string) {
+	for _, a := range s.table.all() {
+		if name != "" && a.Link() != name {
+			continue
+		}
+		// The event may be of an older link of that name.
+		if _, there, err := s.kernel.LinkIndex(a.Link()); there || err != nil {
+			continue
+		}
+		if err := s.detach(ctx, a.Key, "namespace is gone"); err != nil {
+			s.o.deps.Log.Error("could not end an attachment whose link is gone", "container", a.Owner, "err", err)
+		}
+	}
+}
+
+// deleteRetired removes detached links in batches.
+func (s *session) deleteRetired(ctx context.Context) error {
+	for wait(ctx, s.retired) {
+		gather := time.NewTimer(gatherRetired)
+		select {
+		case <-gather.C:
+		case <-ctx.Done():
+		}
+		gather.Stop()
+		// Not cut short by ctx: what was detached goes, also at the end.
+		if err := s.kernel.Apply(context.WithoutCancel(ctx), []plan.Step{plan.DeleteRetired{}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish tells the board and the gauges, off the attach path.
+func (s *session) publish(ctx context.Context) error {
+	for wait(ctx, s.published) {
+		var out []container.Attachment
+		for _, a := range s.table.all() {
+			index, there, err := s.kernel.LinkIndex(a.Link())
+			if err != nil {
+				return err
+			}
+			if there {
+				out = append(out, boardEntry(a, index))
+			}
+		}
+		s.o.deps.Board.Publish(out)
+		s.o.attachments.Set(float64(s.table.count()))
+		s.o.free.Set(float64(s.table.free()))
+	}
+	return nil
+}
+
+// keepRight compares the host with what is wanted, on events and now and then, and puts right what differs.
+func (s *session) keepRight(ctx context.Context) error {
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.repair:
+		}
+		if err := s.putRight(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+func (s *session) putRight(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	have, err := s.kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("observe: %w", err)
+	}
+	steps := plan.Steps(s.want(), have)
+	if len(steps) == 0 {
+		return nil
+	}
+	s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
+	s.o.repaired.Add(uint64(len(steps)))
+	return s.kernel.Apply(ctx, steps)
+}
+
+// tendJournal brings the journal to the disk, off the attach path, and keeps it short.
+func (s *session) tendJournal(ctx context.Context) error {
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := s.journal.Sync(); err != nil {
+			return err
+		}
+		if s.journal.Size() > compactAbove {
+			if err := s.compact(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) compact() error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	var records []any
+	for _, a := range s.table.all() {
+		records = append(records, attachRecord(a))
+	}
+	return s.journal.Compact(records...)
+}
+
+func (s *session) changed() { poke(s.published) }
+
+// poke sends to a channel of capacity one unless a poke is already waiting there.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// wait blocks for a poke; false means that ctx ended.
+func wait(ctx context.Context, c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

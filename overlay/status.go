@@ -1,0 +1,57 @@
+package overlay
+
+import "net/netip"
+
+// NetworkStatus is one network as `fairlead net ls` shows it.
+type NetworkStatus struct {
+	Name        string         `json:"name"`
+	CIDR        netip.Prefix   `json:"cidr"`
+	VNI         uint32         `json:"vni"`
+	MTU         int            `json:"mtu"`
+	Device      string         `json:"device,omitempty"`
+	Node        netip.Addr     `json:"node,omitzero"`
+	Blocks      []netip.Prefix `json:"blocks"`
+	Attachments int            `json:"attachments"`
+	Free        int            `json:"free"`
+	Peers       []PeerStatus   `json:"peers"`
+}
+
+// PeerStatus is one other host.
+type PeerStatus struct {
+	Name    string         `json:"name"`
+	Address netip.Addr     `json:"address"`
+	Blocks  []netip.Prefix `json:"blocks"`
+	Path    string         `json:"path"`
+}
+
+// Networks gives the networks of this host; none while the overlay is not up.
+func (o *Overlay) Networks() []NetworkStatus {
+	o.mu.Lock()
+	s := o.session
+	o.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	networks := s.networks
+	s.mu.Unlock()
+	count := map[string]int{}
+	for _, a := range s.table.all() {
+		count[a.Network]++
+	}
+	var out []NetworkStatus
+	for _, n := range networks {
+		st := NetworkStatus{
+			Name: n.Name, CIDR: n.CIDR, VNI: n.VNI, MTU: n.MTU, Node: n.Node, Blocks: n.Blocks,
+			Attachments: count[n.Name], Free: s.table.freeOf(n.Name), Peers: []PeerStatus{},
+		}
+		if n.Underlay.Addr.IsValid() {
+			st.Device = n.Device()
+		}
+		for _, p := range n.Peers {
+			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: "vxlan"})
+		}
+		out = append(out, st)
+	}
+	return out
+}
