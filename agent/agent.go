@@ -7,7 +7,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -67,7 +66,7 @@ func NewGroup(ctx context.Context) *Group {
 func (g *Group) Go(f func(context.Context) error) {
 	g.wg.Go(func() {
 		if err := Go(g.ctx, f); err != nil {
-			g.cancel(err)
+			g.cancel(fault{err})
 		}
 	})
 }
@@ -76,10 +75,16 @@ func (g *Group) Go(f func(context.Context) error) {
 // parent context did.
 func (g *Group) Wait() error {
 	g.wg.Wait()
-	err := context.Cause(g.ctx)
+	cause := context.Cause(g.ctx)
 	g.cancel(nil)
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return nil
+	if f, ok := cause.(fault); ok {
+		return f.error
 	}
-	return err
+	return nil
 }
+
+// fault tells what a goroutine returned from the end of the parent context: a goroutine whose own deadline has passed
+// returns the same context.DeadlineExceeded, and that is a fault.
+type fault struct{ error }
+
+func (f fault) Unwrap() error { return f.error }

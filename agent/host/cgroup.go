@@ -1,11 +1,12 @@
 package host
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -81,55 +82,110 @@ func (h Hierarchies) Mode() string {
 	return "hybrid"
 }
 
-// Cgroups finds the cgroup mounts below Sys. It reads mountinfo of process 1, so that it also works where the agent's
-// own mount namespace shows the host's sysfs elsewhere.
+// Cgroups finds the cgroup mounts below Sys in the agent's own mount table, because only what is mounted there can be
+// opened. In a pod with the host's /sys on /host/sys that is /host/sys/fs/cgroup, while the pod's own /sys/fs/cgroup
+// is passed over. Where the table knows nothing below Sys, its mounts below /sys are looked for at the same place
+// below Sys: so a recorded host is read, with its own table under Proc.
 func (r Root) Cgroups() (Hierarchies, error) {
-	f, err := os.Open(filepath.Join(r.Proc, "self/mountinfo"))
+	table, err := os.ReadFile(filepath.Join(r.Proc, "self/mountinfo"))
 	if err != nil {
 		return Hierarchies{}, fmt.Errorf("find cgroup mounts: %w", err)
 	}
-	defer f.Close()
-	h := Hierarchies{V1: map[string]string{}}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20) // overlay mounts have long option strings
-	for lines.Scan() {
-		h.add(lines.Text(), r.Sys)
-	}
-	if err := lines.Err(); err != nil {
-		return Hierarchies{}, fmt.Errorf("find cgroup mounts: %w", err)
-	}
-	if h.Unified != "" {
-		b, err := os.ReadFile(filepath.Join(h.Unified, "cgroup.controllers"))
-		if err != nil {
-			return Hierarchies{}, fmt.Errorf("read v2 controllers: %w", err)
+	h, parts := parseMounts(table, r.Sys, r.Sys)
+	if h.empty() {
+		if h, _ = parseMounts(table, "/sys", r.Sys); !h.exists() {
+			h = Hierarchies{}
 		}
-		h.UnifiedControllers = strings.Fields(string(b))
 	}
-	if h.Unified == "" && len(h.V1) == 0 {
+	switch {
+	case h.empty() && len(parts) > 0:
+		return Hierarchies{}, fmt.Errorf("find cgroup mounts: below %s only a part of the tree is mounted (%s): run the agent in the host's cgroup namespace with all of the host's /sys", r.Sys, strings.Join(parts, ", "))
+	case h.empty():
 		return Hierarchies{}, fmt.Errorf("find cgroup mounts: none below %s", r.Sys)
+	case h.Unified == "":
+		return h, nil
 	}
+	b, err := os.ReadFile(filepath.Join(h.Unified, "cgroup.controllers"))
+	if err != nil {
+		return Hierarchies{}, fmt.Errorf("read v2 controllers: %w", err)
+	}
+	h.UnifiedControllers = strings.Fields(string(b))
 	return h, nil
 }
 
-// add takes one line of mountinfo (proc_pid_mountinfo(5)): "... root mountpoint options - fstype source superoptions".
-// The first mount of a controller below sys wins; bind mounts of a part of the tree (root other than "/") are others'.
-func (h *Hierarchies) add(line, sys string) {
-	left, right, ok := strings.Cut(line, " - ")
-	l, f := strings.Fields(left), strings.Fields(right)
-	if !ok || len(l) < 5 || len(f) < 3 || !strings.HasPrefix(l[4], sys+"/") || strings.HasPrefix(l[3], "/..") {
-		return
+func (h Hierarchies) empty() bool { return h.Unified == "" && len(h.V1) == 0 }
+
+// exists tells whether every directory is there.
+func (h Hierarchies) exists() bool {
+	for _, dir := range append(slices.Collect(maps.Values(h.V1)), h.Unified) {
+		if _, err := os.Stat(dir); dir != "" && err != nil {
+			return false
+		}
 	}
-	dir := l[4]
-	switch f[0] {
-	case "cgroup2":
+	return true
+}
+
+// parseMounts reads a mount table (proc_pid_mountinfo(5)) and gives the cgroup mounts below the directory from, as if
+// they were below to. parts names those that show only a part of their tree.
+func parseMounts(table []byte, from, to string) (h Hierarchies, parts []string) {
+	h.V1 = map[string]string{}
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	for line := range strings.Lines(string(table)) {
+		m, ok := parseMount(line)
+		rest, below := strings.CutPrefix(m.point, from)
+		if !ok || !below || !strings.HasPrefix(rest, "/") {
+			continue
+		}
+		// Another root is a bind mount of a part, as a container's own cgroup; one above ours ("/..", see
+		// cgroup_namespaces(7)) is whole, but then /proc/PID/cgroup gives paths that do not fit it.
+		if m.root != "/" {
+			parts = append(parts, m.root+" on "+m.point)
+			continue
+		}
+		h.add(m, to+rest)
+	}
+	return h, parts
+}
+
+// add notes one mount; the first of a controller wins.
+func (h *Hierarchies) add(m cgroupMount, dir string) {
+	if m.v2 {
 		if h.Unified == "" {
 			h.Unified = dir
 		}
-	case "cgroup":
-		for opt := range strings.SplitSeq(f[2], ",") {
-			if _, have := h.V1[opt]; !have && opt != "rw" && opt != "ro" {
-				h.V1[opt] = dir
-			}
+		return
+	}
+	for option := range strings.SplitSeq(m.options, ",") {
+		if _, have := h.V1[option]; !have && isController(option) {
+			h.V1[option] = dir
 		}
 	}
+}
+
+// cgroupMount is one line of a mount table.
+type cgroupMount struct {
+	root, point, options string
+	v2                   bool
+}
+
+// parseMount takes "id parent dev root point options ... - type source superoptions" apart; false for other types.
+func parseMount(line string) (cgroupMount, bool) {
+	left, right, _ := strings.Cut(line, " - ")
+	l, r := strings.Fields(left), strings.Fields(right)
+	if len(l) < 6 || len(r) < 3 || r[0] != "cgroup" && r[0] != "cgroup2" {
+		return cgroupMount{}, false
+	}
+	return cgroupMount{root: unescape.Replace(l[3]), point: unescape.Replace(l[4]), options: r[2], v2: r[0] == "cgroup2"}, true
+}
+
+// unescape undoes what the kernel does to characters that would break the table.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// isController tells a controller, or the name of a hierarchy without one, from the other options of a v1 mount.
+func isController(option string) bool {
+	switch option {
+	case "rw", "ro", "none", "all", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods":
+		return false
+	}
+	return strings.HasPrefix(option, "name=") || !strings.Contains(option, "=") // release_agent=/...
 }
