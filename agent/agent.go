@@ -7,6 +7,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -77,7 +78,7 @@ func (g *Group) Wait() error {
 	g.wg.Wait()
 	cause := context.Cause(g.ctx)
 	g.cancel(nil)
-	if f, ok := cause.(fault); ok {
+	if f, ok := errors.AsType[fault](cause); ok {
 		return f.error
 	}
 	return nil

@@ -28,7 +28,7 @@ func TestPanicBecomesAnErrorWithItsStack(t *testing.T) {
 
 func TestGoGivesWhatTheFunctionReturned(t *testing.T) {
 	t.Parallel()
-	if err := Go(t.Context(), func(context.Context) error { return fs.ErrExist }); err != fs.ErrExist {
+	if err := Go(t.Context(), func(context.Context) error { return fs.ErrExist }); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("got %v", err)
 	}
 	if err := Go(t.Context(), func(context.Context) error { return nil }); err != nil {

@@ -54,7 +54,7 @@ func dial(socket string) (int, error) {
 		err = again(func() error { return syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket}) })
 	}
 	if err != nil {
-		syscall.Close(fd)
+		_ = syscall.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
 	}
 	return fd, nil
@@ -114,7 +114,7 @@ func receive(fd int) ([]byte, error) {
 // again repeats a system call that a signal interrupted; Go's preemption signals make that ordinary.
 func again(call func() error) error {
 	for {
-		if err := call(); err != syscall.EINTR {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 	}

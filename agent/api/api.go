@@ -185,9 +185,15 @@ func serve(ctx context.Context, l net.Listener, srv *http.Server) error {
 	defer cancel()
 	if err := srv.Shutdown(bound); err != nil {
 		_ = srv.Close() // cuts what is left; its own error says nothing that Shutdown's did not
-		<-served
-		return fmt.Errorf("close %s: requests were still being answered: %w", l.Addr(), err)
+		return errors.Join(fmt.Errorf("close %s: requests were still being answered: %w", l.Addr(), err), unlessClosed(<-served))
 	}
-	<-served
-	return nil
+	return unlessClosed(<-served)
+}
+
+// unlessClosed passes over what Serve returns when it was told to stop.
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,7 +33,11 @@ func NewHTTP(listen string, log *slog.Logger) *HTTP {
 func (s *HTTP) Handle(pattern string, h http.Handler) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := agent.Go(r.Context(), func(context.Context) error { h.ServeHTTP(w, r); return nil }); err != nil {
-			s.log.Error("handler panicked", "path", r.URL.Path, "err", err, "stack", string(err.(*agent.PanicError).Stack))
+			var stack []byte
+			if p, ok := errors.AsType[*agent.PanicError](err); ok {
+				stack = p.Stack
+			}
+			s.log.Error("handler panicked", "path", r.URL.Path, "err", err, "stack", string(stack))
 			http.Error(w, "the agent failed to answer; its log says why", http.StatusInternalServerError)
 		}
 	})

@@ -30,7 +30,7 @@ func FuzzDecode(f *testing.F) {
 		into := defaults()
 		file, err := Decode("f", text, &into)
 		if err != nil {
-			for _, p := range err.(Problems) {
+			for _, p := range err.(Problems) { //nolint:errorlint // Decode promises this very type
 				if p.File != "f" || p.Line < 1 || p.Message == "" {
 					t.Errorf("problem without its place: %#v", p)
 				}

@@ -57,7 +57,7 @@ func problemsOf(err error) Problems {
 	if err == nil {
 		return nil
 	}
-	if p, ok := err.(Problem); ok {
+	if p, ok := err.(Problem); ok { //nolint:errorlint // the tree is taken apart node by node
 		return Problems{p}
 	}
 	if many, ok := err.(interface{ Unwrap() []error }); ok && !wraps(many.Unwrap(), err) {

@@ -72,7 +72,7 @@ func TestPanickingPartIsRestartedAndItsSiblingsAreUntouched(t *testing.T) {
 		b := start(t, nil, sibling, agent.Part{Name: "overlay", Run: func(ctx context.Context) error {
 			if runs++; runs == 1 {
 				var m map[string]int
-				m["x"]++ // a real fault
+				m["x"]++ //nolint:staticcheck // a real fault
 			}
 			agent.Ready(ctx)
 			<-ctx.Done()

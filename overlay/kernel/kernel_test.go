@@ -234,7 +234,7 @@ func BenchmarkAttachDetach(b *testing.B) {
 	inner, _ := netns.New()
 	defer inner.Close()
 	_ = netns.Set(ns)
-	defer netns.Set(back)
+	defer func() { _ = netns.Set(back) }()
 	a := attachment(2)
 	a.Node = netip.Addr{}
 	for b.Loop() {

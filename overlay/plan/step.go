@@ -35,15 +35,25 @@ type (
 	// DeleteLink removes one link.
 	DeleteLink struct{ Name string }
 
-	AddAddr      struct{ Addr }
-	DeleteAddr   struct{ Addr }
+	// AddAddr gives a device an address.
+	AddAddr struct{ Addr }
+	// DeleteAddr takes it away.
+	DeleteAddr struct{ Addr }
+	// ReplaceRoute writes a route of ours.
 	ReplaceRoute struct{ Route }
-	DeleteRoute  struct{ Route }
+	// DeleteRoute removes one.
+	DeleteRoute struct{ Route }
+	// ReplaceNeigh writes a permanent neighbour entry.
 	ReplaceNeigh struct{ Neigh }
-	DeleteNeigh  struct{ Neigh }
-	ReplaceFDB   struct{ FDB }
-	DeleteFDB    struct{ FDB }
-	SetSysctl    struct{ Key, Value string }
+	// DeleteNeigh removes one.
+	DeleteNeigh struct{ Neigh }
+	// ReplaceFDB writes a forwarding entry of a VXLAN device.
+	ReplaceFDB struct{ FDB }
+	// DeleteFDB removes one.
+	DeleteFDB struct{ FDB }
+	// SetSysctl writes a host-wide setting.
+	SetSysctl struct{ Key, Value string }
+	// ReplaceTable puts our nftables table in place, in one transaction.
 	ReplaceTable struct{ Table }
 
 	// Inside does steps in a container's namespace.

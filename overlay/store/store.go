@@ -93,8 +93,10 @@ func split(self string, nodes []Node) (Cluster, error) {
 	return Cluster{Self: nodes[i], Peers: slices.Delete(slices.Clone(nodes), i, i+1)}, nil
 }
 
+// Name is "static".
 func (s *Static) Name() string { return "static" }
 
+// Follow publishes the list, and again after each Set.
 func (s *Static) Follow(ctx context.Context, publish func(Cluster)) error {
 	for {
 		s.mu.Lock()

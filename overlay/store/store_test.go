@@ -25,7 +25,7 @@ func TestStaticPublishesAtOnceAndAfterEachChange(t *testing.T) {
 		}
 		var seen []int
 		ctx, cancel := context.WithCancel(t.Context())
-		go s.Follow(ctx, func(c Cluster) { seen = append(seen, len(c.Peers)) })
+		go func() { _ = s.Follow(ctx, func(c Cluster) { seen = append(seen, len(c.Peers)) }) }()
 		synctest.Wait()
 		if err := s.Set(nodes("a", "b", "c")); err != nil {
 			t.Fatal(err)

@@ -65,29 +65,32 @@ func (d *Door) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return l.Close() // ends Accept
 	})
-	g.Go(func(context.Context) error {
-		// Plugins wait in the socket's queue meanwhile; a fault is told to each of them.
+	g.Go(func(ctx context.Context) error {
+		// Plugins wait meanwhile; a fault is told to each of them.
 		if err := d.prepare(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("CNI requests are answered with 'try again later' until the overlay is up", "err", err)
 		}
+		agent.Ready(ctx)
 		return nil
 	})
-	g.Go(func(ctx context.Context) error {
-		for {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return fmt.Errorf("accept CNI request: %w", err)
-			}
+	g.Go(func(ctx context.Context) error { return d.accept(ctx, l, g) })
+	return g.Wait()
+}
+
+// accept serves each connection in a goroutine of g until l is closed.
+func (d *Door) accept(ctx context.Context, l *net.UnixListener, g *agent.Group) error {
+	for ctx.Err() == nil {
+		c, err := l.AcceptUnix()
+		if err == nil {
 			g.Go(func(ctx context.Context) error {
 				d.serve(ctx, c)
 				return nil
 			})
+		} else if ctx.Err() == nil {
+			return fmt.Errorf("accept CNI request: %w", err)
 		}
-	})
-	return g.Wait()
+	}
+	return nil
 }
 
 // listen takes over the socket of an agent that is gone, never that of one that answers.
@@ -96,7 +99,7 @@ func listen(socket string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", socket); err == nil {
-		c.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("another agent answers on %s", socket)
 	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
