@@ -1,0 +1,43 @@
+package logship
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestEveryProblemOfTheConfigurationIsNamedWithItsKey(t *testing.T) {
+	t.Parallel()
+	c := Config{Pins: "maybe", Files: []File{{Path: "var/*.log"}, {Path: "/a/["}, {Path: "/out/*"}}, Sinks: []SinkConfig{
+		{Name: "a b", Type: "syslog", Address: "udp://x"},
+		{Name: "f", Type: "file", Path: "copy.log", Address: "tcp://h:1"},
+		{Name: "f", Type: "file", Path: "/out/copy", From: "middle"},
+		{Name: "k", Type: "kafka"},
+		{Name: "p", Type: "syslog", Address: "tcp://logs:70000", Path: "/x"},
+	}}
+	want := `logship.files[0].path: "var/*.log"
+logship.files[1].path: "/a/["
+logship.pins: "maybe"
+logship.sinks[0].name: "a b"
+logship.sinks[0].address: "udp://x" is not valid, expected tcp://host:port
+logship.sinks[1].path: "copy.log"
+logship.sinks[1].address: "tcp://h:1"
+logship.sinks[2].name: "f"
+logship.sinks[2].path: "/out/copy"
+logship.sinks[2].from: "middle"
+logship.sinks[3].type: "kafka"
+logship.sinks[4].address: "tcp://logs:70000"
+logship.sinks[4].path: "/x"`
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	got := strings.Split(err.Error(), "\n")
+	for i, w := range strings.Split(want, "\n") {
+		if i >= len(got) || !strings.HasPrefix(got[i], w) {
+			t.Fatalf("line %d: want %s\ngot:\n%s", i, w, err)
+		}
+	}
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+}

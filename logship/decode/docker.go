@@ -1,0 +1,302 @@
+package decode
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// dockerPiece is the size at which Docker cuts a line (daemon/logger/copier.go, defaultBufSize). A shorter text
+// without a final newline is the end of a program's output, not a piece: the next text is a new line.
+const dockerPiece = 16 << 10
+
+// dockerJSON reads {"log":"text\n","stream":"stdout","time":"..."} as encoding/json would, other keys passed over.
+// A text without escapes and with valid UTF-8 aliases raw.
+func dockerJSON(raw []byte, arena *Arena) (piece, bool) {
+	var p piece
+	s := scanner{b: raw}
+	s.space()
+	if !s.take('{') {
+		return p, false
+	}
+	seen, ended := false, false
+	for s.space(); !s.take('}'); s.space() {
+		if seen && !s.take(',') {
+			return p, false
+		}
+		seen = true
+		s.space()
+		key, ok := s.text(arena)
+		if !ok {
+			return p, false
+		}
+		s.space()
+		if !s.take(':') {
+			return p, false
+		}
+		s.space()
+		switch string(key) {
+		case "log":
+			if p.text, ended, ok = s.logText(arena); !ok {
+				return p, false
+			}
+		case "stream":
+			v, ok := s.text(arena)
+			if !ok {
+				return p, false
+			}
+			p.std = stdOf(v)
+		case "time":
+			v, ok := s.text(arena)
+			if !ok {
+				return p, false
+			}
+			if p.at, ok = parseTime(v); !ok {
+				return p, false
+			}
+		default:
+			if !s.skip(0) {
+				return p, false
+			}
+		}
+	}
+	s.space()
+	if s.i != len(s.b) {
+		return p, false
+	}
+	p.partial = !ended && len(p.text) >= dockerPiece
+	return p, true
+}
+
+func stdOf(v []byte) Std {
+	switch string(v) {
+	case "stdout":
+		return Stdout
+	case "stderr":
+		return Stderr
+	}
+	return None
+}
+
+// scanner walks over one JSON text.
+type scanner struct {
+	b []byte
+	i int
+}
+
+func (s *scanner) space() {
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ' ', '\t', '\r', '\n':
+			s.i++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) take(c byte) bool {
+	if s.i < len(s.b) && s.b[s.i] == c {
+		s.i++
+		return true
+	}
+	return false
+}
+
+// text reads a JSON string.
+func (s *scanner) text(arena *Arena) ([]byte, bool) {
+	if !s.take('"') {
+		return nil, false
+	}
+	rest := s.b[s.i:]
+	end := bytes.IndexByte(rest, '"')
+	if end < 0 {
+		return nil, false
+	}
+	if bytes.IndexByte(rest[:end], '\\') < 0 && plain(rest[:end]) {
+		s.i += end + 1
+		return rest[:end:end], true
+	}
+	return s.escaped(arena)
+}
+
+// logText reads a JSON string and takes the final newline off. That newline is nearly always the only escape, so the
+// text before it needs no copy.
+func (s *scanner) logText(arena *Arena) (text []byte, ended, ok bool) {
+	if s.i < len(s.b) && s.b[s.i] == '"' {
+		rest := s.b[s.i+1:]
+		esc, end := bytes.IndexByte(rest, '\\'), bytes.IndexByte(rest, '"')
+		if esc >= 0 && esc == end-2 && rest[esc+1] == 'n' && plain(rest[:esc]) {
+			s.i += 1 + end + 1
+			return rest[:esc:esc], true, true
+		}
+	}
+	text, ok = s.text(arena)
+	if n := len(text); n > 0 && text[n-1] == '\n' {
+		return text[:n-1], true, ok
+	}
+	return text, false, ok
+}
+
+// plain tells whether b stands for itself inside quotes: no control character, valid UTF-8.
+func plain(b []byte) bool {
+	ascii := true
+	for _, c := range b {
+		if c < 0x20 {
+			return false
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	return ascii || utf8.Valid(b)
+}
+
+// escaped reads the string from s.i, after its opening quote, into the arena.
+func (s *scanner) escaped(arena *Arena) ([]byte, bool) {
+	start := len(arena.buf)
+	out := arena.buf
+	for s.i < len(s.b) {
+		c := s.b[s.i]
+		switch {
+		case c == '"':
+			s.i++
+			arena.buf = out
+			return out[start:len(out):len(out)], true
+		case c == '\\':
+			var ok bool
+			if out, ok = s.escape(out); !ok {
+				return nil, false
+			}
+		case c < 0x20:
+			return nil, false
+		case c < utf8.RuneSelf:
+			out = append(out, c)
+			s.i++
+		default:
+			r, n := utf8.DecodeRune(s.b[s.i:]) // an invalid byte becomes U+FFFD, as in encoding/json
+			out = utf8.AppendRune(out, r)
+			s.i += n
+		}
+	}
+	return nil, false
+}
+
+func (s *scanner) escape(out []byte) ([]byte, bool) {
+	if s.i+1 >= len(s.b) {
+		return out, false
+	}
+	c := s.b[s.i+1]
+	s.i += 2
+	switch c {
+	case '"', '\\', '/':
+		return append(out, c), true
+	case 'b':
+		return append(out, '\b'), true
+	case 'f':
+		return append(out, '\f'), true
+	case 'n':
+		return append(out, '\n'), true
+	case 'r':
+		return append(out, '\r'), true
+	case 't':
+		return append(out, '\t'), true
+	case 'u':
+		r, ok := s.hex()
+		if !ok {
+			return out, false
+		}
+		if utf16.IsSurrogate(r) {
+			r = s.pair(r)
+		}
+		return utf8.AppendRune(out, r), true
+	}
+	return out, false
+}
+
+// pair completes a surrogate with the escape that follows; a lone one is U+FFFD and consumes nothing.
+func (s *scanner) pair(first rune) rune {
+	if bytes.HasPrefix(s.b[s.i:], []byte(`\u`)) {
+		before := s.i
+		s.i += 2
+		if second, ok := s.hex(); ok {
+			if r := utf16.DecodeRune(first, second); r != utf8.RuneError {
+				return r
+			}
+		}
+		s.i = before
+	}
+	return utf8.RuneError
+}
+
+func (s *scanner) hex() (rune, bool) {
+	if s.i+4 > len(s.b) {
+		return 0, false
+	}
+	var r rune
+	for _, c := range s.b[s.i : s.i+4] {
+		switch {
+		case c-'0' <= 9:
+			c -= '0'
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			c = c | 0x20 - 'a' + 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	s.i += 4
+	return r, true
+}
+
+// skip passes over one value whose key we do not use, such as "attrs". Brackets and strings must match; of numbers
+// and words only the alphabet is looked at.
+func (s *scanner) skip(depth int) bool {
+	if s.i >= len(s.b) || depth > 64 {
+		return false
+	}
+	switch c := s.b[s.i]; c {
+	case '"':
+		var a Arena
+		_, ok := s.text(&a)
+		return ok
+	case '{', '[':
+		s.i++
+		return s.skipAll(c, depth)
+	}
+	from := s.i
+	for s.i < len(s.b) && wordByte(s.b[s.i]) {
+		s.i++
+	}
+	return s.i > from
+}
+
+func (s *scanner) skipAll(open byte, depth int) bool {
+	for first := true; ; first = false {
+		s.space()
+		if s.take(open + 2) { // '{' and '}', '[' and ']' are two apart in ASCII
+			return true
+		}
+		if !first {
+			if !s.take(',') {
+				return false
+			}
+			s.space()
+		}
+		if open == '{' {
+			if s.i >= len(s.b) || s.b[s.i] != '"' || !s.skip(depth+1) {
+				return false
+			}
+			s.space()
+			if !s.take(':') {
+				return false
+			}
+			s.space()
+		}
+		if !s.skip(depth + 1) {
+			return false
+		}
+	}
+}
+
+func wordByte(c byte) bool {
+	return c-'0' <= 9 || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' || c == '+' || c == '.'
+}

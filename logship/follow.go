@@ -1,0 +1,505 @@
+package logship
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent"
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/logship/decode"
+	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/tail"
+)
+
+// The rhythm of looking without being told. Writes through an overlay mount do not reach an inotify watch on the upper
+// directory, so files inside containers are looked at (one fstat each) with every tick.
+const (
+	tickTime   = 500 * time.Millisecond
+	rescanTick = 20 // ticks from one look at every path and glob to the next
+	syncTick   = 2  // ticks from one fsync of the positions to the next
+	settleTick = 4
+	settleTime = settleTick * tickTime
+)
+
+// follower finds streams, keeps them current and lets go of them. All of it is one goroutine's.
+type follower struct {
+	l        *Logship
+	log      *slog.Logger
+	book     *ledger.Book
+	shippers []*shipper
+	watch    *tail.Watcher
+	pins     *tail.Pins
+	nudge    chan struct{}
+
+	streams  map[string]*stream
+	closed   map[string]owner // streams read to the end, while the inventory still has their container's tombstone
+	said     map[owner]bool   // containers whose files cannot be reached
+	globs    []*glob
+	globDirs map[string][]*glob
+	byDir    map[string][]*stream
+	pending  map[string]time.Time // matches that may be somebody's older generation
+	starved  bool                 // a log waits for a descriptor
+	news     bool                 // streams changed since publish
+}
+
+// glob is a pattern whose matches are streams of their own.
+type glob struct {
+	inside
+	owner  owner
+	origin *sink.Origin // of its container; nil for the host's own files
+	dirs   []string
+}
+
+func newFollower(l *Logship, book *ledger.Book, shippers []*shipper, watch *tail.Watcher) *follower {
+	return &follower{l: l, log: l.deps.Log, book: book, shippers: shippers, watch: watch, pins: l.pins(),
+		nudge: make(chan struct{}, 1), streams: map[string]*stream{}, closed: map[string]owner{}, said: map[owner]bool{}, pending: map[string]time.Time{}}
+}
+
+func (f *follower) run(ctx context.Context) error {
+	if len(f.shippers) == 0 {
+		<-ctx.Done() // nobody wants a line
+		return nil
+	}
+	for _, file := range f.l.cfg.Files {
+		f.globs = append(f.globs, &glob{inside: inside{root: tail.Host, pattern: file.Path, strip: "/", prefix: "/"}})
+	}
+	for key, src := range f.book.Streams() {
+		if o := ownerOf(src.Origin); o != (owner{}) || f.configured(src.Path) {
+			f.add(key, src, o)
+		} else if err := f.book.DropStream(key); err != nil {
+			return err
+		}
+	}
+	f.pins.Sweep()
+	f.scan()
+	f.rewatch()
+
+	snapshots := make(chan *container.Snapshot)
+	g := agent.NewGroup(ctx)
+	g.Go(func(ctx context.Context) error {
+		for s := range f.l.deps.Inventory.Follow(ctx) {
+			select {
+			case snapshots <- s:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	})
+	g.Go(func(ctx context.Context) error { return f.loop(ctx, snapshots) })
+	return g.Wait()
+}
+
+func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapshot) error {
+	tick := time.NewTicker(tickTime)
+	defer tick.Stop()
+	for n := 1; ; {
+		f.publish()
+		select {
+		case <-ctx.Done():
+			f.lookAll() // whatever was written until now is delivered before the end
+			return nil
+		case s := <-snapshots:
+			f.apply(s)
+		case e := <-f.watch.Events():
+			f.moved(f.watch.Read(e))
+		case err := <-f.watch.Errors():
+			f.log.Warn("file events were lost; looking at every log", "err", err)
+			f.scan()
+			f.lookAll()
+		case <-f.nudge:
+			f.reap()
+		case <-tick.C:
+			f.tick(n)
+			n++
+		}
+	}
+}
+
+// configured tells whether a file of the host is still asked for.
+func (f *follower) configured(p string) bool {
+	return slices.ContainsFunc(f.l.cfg.Files, func(file File) bool {
+		ok, _ := path.Match(path.Clean(file.Path), p)
+		return ok
+	})
+}
+
+func (f *follower) tick(n int) {
+	for _, s := range f.streams {
+		if s.isFile() && s.owner != (owner{}) {
+			f.touch(s)
+		}
+	}
+	if n%rescanTick == 0 || f.starved || n%settleTick == 0 && len(f.pending) > 0 {
+		maps.DeleteFunc(f.pending, func(_ string, since time.Time) bool { return time.Since(since) > 2*settleTime })
+		f.scan()
+		f.lookAll()
+		f.rewatch()
+	}
+	if n%syncTick == 0 {
+		f.release()
+	}
+}
+
+// release fsyncs the positions and then lets go of generations that no saved position needs.
+func (f *follower) release() {
+	need := make(map[*stream]int64, len(f.streams))
+	for _, s := range f.streams {
+		if s.series.Generations() > 1 {
+			need[s] = s.behind()
+		}
+	}
+	if err := f.book.Sync(); err != nil {
+		f.log.Warn("log positions could not be made durable; old generations are kept", "err", err)
+		return
+	}
+	for s, seq := range need {
+		s.release(seq)
+	}
+	f.reap()
+}
+
+// apply takes in a snapshot of the inventory.
+func (f *follower) apply(snap *container.Snapshot) {
+	present, gone := map[owner]bool{}, map[owner]bool{}
+	f.globs = slices.DeleteFunc(f.globs, func(g *glob) bool { return g.origin != nil })
+	for i := range snap.Containers {
+		c := &snap.Containers[i]
+		present[owner{c.Runtime, c.ID}] = true
+		f.container(c)
+	}
+	for i := range snap.Gone {
+		c := &snap.Gone[i].Container
+		o := owner{c.Runtime, c.ID}
+		if present[o] {
+			continue
+		}
+		gone[o] = true
+		f.container(c)
+	}
+	f.scan()
+	for _, s := range f.streams {
+		// A runtime that does not answer has not said that the container is gone.
+		if s.owner != (owner{}) && !present[s.owner] && (gone[s.owner] || snap.Answered(s.owner.Runtime)) && !s.ended.Swap(true) {
+			f.look(s)
+			s.wake()
+		}
+	}
+	maps.DeleteFunc(f.closed, func(_ string, o owner) bool { return !gone[o] })
+	maps.DeleteFunc(f.said, func(o owner, _ bool) bool { return !present[o] })
+	f.rewatch()
+}
+
+// container makes a container's streams known.
+func (f *follower) container(c *container.Container) {
+	o := owner{c.Runtime, c.ID}
+	if key, src, ok := output(f.l.deps.Host, c); ok {
+		f.add(key, src, o)
+	}
+	if c.Labels[LabelLogs] == "" {
+		return
+	}
+	found, unreachable := insides(c)
+	if len(unreachable) > 0 && c.Alive() && !f.said[o] {
+		f.said[o] = true
+		f.log.Warn("files of a container cannot be reached from the host", "container", c.ID, "name", c.Name, "path", unreachable)
+	}
+	for _, in := range found {
+		f.globs = append(f.globs, &glob{inside: in, owner: o, origin: origin(f.l.deps.Host, c)})
+	}
+}
+
+// scan looks for files that match the globs.
+func (f *follower) scan() {
+	f.globDirs = map[string][]*glob{}
+	for _, g := range f.globs {
+		f.scanGlob(g)
+	}
+}
+
+func (f *follower) scanGlob(g *glob) {
+	matches, dirs, err := g.root.Glob(g.pattern)
+	if err != nil && g.origin == nil { // a container's root may vanish at any time
+		f.log.Warn("directory of logs could not be read", "path", g.pattern, "err", err)
+	}
+	g.dirs = dirs
+	for _, d := range dirs {
+		if !slices.Contains(f.globDirs[d], g) {
+			f.globDirs[d] = append(f.globDirs[d], g)
+		}
+	}
+	for _, m := range matches {
+		key, name := g.key(m), g.name(m)
+		if f.streams[key] == nil {
+			if tail.Rotated(m, func(p string) bool { return f.streams[g.key(p)] != nil }) || f.doubtful(m, key) {
+				continue // its path is away for a moment, in the middle of a rotation
+			}
+			if id, err := g.root.Identify(m); err != nil || !g.root.Regular(m) || f.taken(id) {
+				continue
+			}
+		}
+		o := &sink.Origin{Host: f.l.deps.Host}
+		if g.origin != nil {
+			copied := *g.origin
+			o = &copied
+		}
+		o.Path = name
+		f.add(key, ledger.Source{Root: g.root, Path: m, Format: container.Plain, Origin: o}, g.owner)
+	}
+}
+
+// doubtful tells whether a match looks like an older generation of a path that nobody has seen. It is believed to be a
+// log of its own only after settleTime.
+func (f *follower) doubtful(match, key string) bool {
+	if !tail.Rotated(match, func(string) bool { return true }) {
+		return false
+	}
+	since, ok := f.pending[key]
+	if !ok {
+		since = time.Now()
+		f.pending[key] = since
+	}
+	if time.Since(since) < settleTime {
+		return true
+	}
+	delete(f.pending, key)
+	return false
+}
+
+// key is the stream's name of a match.
+func (g *glob) key(match string) string {
+	if g.origin == nil {
+		return "file:" + g.name(match)
+	}
+	return g.origin.Runtime + "/" + g.origin.ID + ":" + g.name(match)
+}
+
+// taken tells whether a file belongs to a stream already.
+func (f *follower) taken(id tail.Identity) bool {
+	for _, s := range f.streams {
+		if s.series.Has(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// add begins to follow a stream unless it is followed, or was read to its end already.
+func (f *follower) add(key string, src ledger.Source, o owner) {
+	if s, have := f.streams[key]; have {
+		// A name or an address may become known later than the log.
+		if !reflect.DeepEqual(s.origin.Load(), src.Origin) {
+			s.origin.Store(src.Origin)
+		}
+		return
+	}
+	if _, done := f.closed[key]; done {
+		return
+	}
+	if d := f.l.deps.Descriptors; d != nil && !d.Acquire(1) {
+		if !f.starved {
+			f.log.Warn("no descriptor is left for another log; it waits", "stream", key)
+		}
+		f.starved = true
+		return
+	}
+	f.starved = false
+	if !f.book.Known(key) {
+		if err := f.book.AddStream(key, src); err != nil {
+			f.log.Warn("a new stream could not be saved", "stream", key, "err", err)
+		}
+	}
+	s := &stream{key: key, src: src, owner: o, nudge: f.ring}
+	s.origin.Store(src.Origin)
+	var saved []tail.Place
+	for _, sh := range f.shippers {
+		if p, ok := f.book.Position(sh.name, key); ok {
+			saved = append(saved, p.Place)
+			if p.From != nil {
+				saved = append(saved, *p.From)
+			}
+		}
+	}
+	taken := func(id tail.Identity) bool {
+		for _, other := range f.streams {
+			if other != s && other.series.Has(id) {
+				return true
+			}
+		}
+		return false
+	}
+	s.series = tail.NewSeries(src.Root, src.Path, f.pins, !s.isFile(), taken, saved)
+	for _, sh := range f.shippers {
+		s.cursors = append(s.cursors, &cursor{stream: s, sink: sh, dec: decode.New(src.Format, decode.MaxLine)})
+	}
+	if _, err := s.series.Look(); err != nil {
+		f.log.Warn("log could not be opened; it is tried again", "stream", key, "path", src.Path, "err", err)
+	}
+	for _, c := range s.cursors {
+		p, known := f.book.Position(c.sink.name, key)
+		c.start(p, known)
+		if first, ok := s.position(c.acked); ok && !known {
+			c.sink.save("", map[string]ledger.Position{key: first}) // so that a crash knows where this began
+		}
+	}
+	f.streams[key] = s
+	f.news = true
+	if dir, err := src.Root.Real(path.Dir(src.Path)); err == nil {
+		s.dir = dir
+	}
+	s.wake()
+}
+
+// moved is called for each change in a watched directory.
+func (f *follower) moved(e tail.Event) {
+	if e.Moved {
+		for _, g := range f.globDirs[e.Dir] {
+			f.scanGlob(g)
+		}
+	}
+	for _, s := range f.byDir[e.Dir] {
+		base := filepath.Base(s.src.Path)
+		switch {
+		case !strings.HasPrefix(e.Name, base):
+		case e.Moved:
+			f.look(s)
+		case e.Name == base:
+			f.touch(s)
+		default:
+			s.wake() // an older generation is still written to
+		}
+	}
+	if e.Moved && len(f.globDirs[e.Dir]) > 0 {
+		f.rewatch()
+	}
+}
+
+// touch costs one fstat, look also asks what the path leads to now.
+func (f *follower) touch(s *stream) {
+	if changed, err := s.series.Touch(); changed || err != nil || s.series.Generations() > 1 {
+		s.wake()
+	}
+}
+
+func (f *follower) look(s *stream) {
+	changed, err := s.series.Look()
+	if err != nil {
+		f.log.Warn("log could not be looked at; it is tried again", "stream", s.key, "err", err)
+	}
+	if changed || err != nil || s.series.Generations() > 1 {
+		s.wake()
+	}
+}
+
+func (f *follower) lookAll() {
+	now := time.Now()
+	for _, s := range f.streams {
+		f.look(s)
+		if s.isFile() && s.gone(now) && !s.ended.Swap(true) {
+			s.wake()
+		}
+	}
+}
+
+// ring asks for reap. It is called by shippers and does not block.
+func (f *follower) ring() {
+	select {
+	case f.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// reap lets go of streams that every sink has in full.
+func (f *follower) reap() {
+	for key, s := range f.streams {
+		if !s.ended.Load() || !s.finished() {
+			continue
+		}
+		if err := f.book.DropStream(key); err != nil {
+			f.log.Warn("the end of a stream could not be saved", "stream", key, "err", err)
+			continue
+		}
+		f.drop(s, true)
+		delete(f.streams, key)
+		f.news = true
+		if s.owner != (owner{}) {
+			f.closed[key] = s.owner
+		}
+		f.rewatch()
+	}
+}
+
+func (f *follower) drop(s *stream, pins bool) {
+	s.series.Close(pins)
+	if d := f.l.deps.Descriptors; d != nil {
+		d.Release(1)
+	}
+}
+
+func (f *follower) close() {
+	for _, s := range f.streams {
+		f.drop(s, false)
+	}
+}
+
+// rewatch watches the directories of all streams and globs. What happened in a directory before it was watched was not
+// told, so it is looked at once; that may find more to watch.
+func (f *follower) rewatch() {
+	for range 8 { // a tree that grows faster than we look is left to the next scan
+		want := map[string]bool{}
+		f.byDir = map[string][]*stream{}
+		for _, s := range f.streams {
+			if s.dir == "" {
+				s.dir, _ = s.src.Root.Real(path.Dir(s.src.Path)) // not there yet, or no more
+			}
+			if s.dir != "" {
+				want[s.dir] = true
+				f.byDir[s.dir] = append(f.byDir[s.dir], s)
+			}
+		}
+		for d := range f.globDirs {
+			want[d] = true
+		}
+		added, err := f.watch.Set(want)
+		if err != nil {
+			f.log.Warn("some directories are not watched; their logs are seen by the slow look only", "err", err)
+		}
+		for _, d := range added {
+			for _, g := range f.globDirs[d] {
+				f.scanGlob(g)
+			}
+			for _, s := range f.byDir[d] {
+				f.look(s)
+				s.wake()
+			}
+		}
+		if len(added) == 0 {
+			return
+		}
+	}
+}
+
+// publish makes the streams visible to status.
+func (f *follower) publish() {
+	if !f.news {
+		return
+	}
+	f.news = false
+	f.l.mu.Lock()
+	f.l.streams = maps.Clone(f.streams)
+	f.l.mu.Unlock()
+}
+
+func ownerOf(o *sink.Origin) owner {
+	if o == nil {
+		return owner{}
+	}
+	return owner{container.Runtime(o.Runtime), container.ID(o.ID)}
+}

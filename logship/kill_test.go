@@ -1,0 +1,159 @@
+//go:build kernel
+
+package logship
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/logship/sink/sinktest"
+)
+
+// shipperEnv makes the test binary an agent of its own: a configuration and containers as JSON.
+const shipperEnv = "FAIRLEAD_TEST_SHIPPER"
+
+type shipperJob struct {
+	Dir        string
+	Config     Config
+	Containers []container.Container
+}
+
+// TestShipperProcess is no test: it is the agent that TestKill9... starts and kills.
+func TestShipperProcess(t *testing.T) {
+	text := os.Getenv(shipperEnv)
+	if text == "" {
+		t.Skip("started by the kill tests only")
+	}
+	var job shipperJob
+	if err := json.Unmarshal([]byte(text), &job); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := build(t, job.Dir, job.Config, newInventory(job.Containers...)).Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func startShipper(t *testing.T, job shipperJob) *exec.Cmd {
+	t.Helper()
+	text, err := json.Marshal(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestShipperProcess$")
+	cmd.Env = append(os.Environ(), shipperEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// flow writes numbered lines at a rate, to a docker log that is rotated and to a plain file.
+func flow(ctx context.Context, t *testing.T, docker, plain string, rate int) (done chan int) {
+	done = make(chan int, 1)
+	go func() {
+		n := 0
+		begin := time.Now()
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		rotated := time.Now()
+		for ctx.Err() == nil {
+			<-tick.C
+			if time.Since(rotated) > 700*time.Millisecond {
+				rotated = time.Now()
+				for k := 4; k >= 1; k-- {
+					_ = os.Rename(fmt.Sprintf("%s.%d", docker, k), fmt.Sprintf("%s.%d", docker, k+1))
+				}
+				_ = os.Rename(docker, docker+".1")
+			}
+			var d, p []byte
+			for due := int(time.Since(begin).Seconds() * float64(rate)); n < due; n++ {
+				d = fmt.Appendf(d, `{"log":"line %d\n","stream":"stdout","time":"2026-11-21T09:20:00.000000001Z"}`+"\n", n)
+				p = fmt.Appendf(p, "line %d\n", n)
+			}
+			appendTo(t, docker, string(d))
+			appendTo(t, plain, string(p))
+		}
+		done <- n
+	}()
+	return done
+}
+
+func TestKill9UnderLoadLosesNothingAndTheFileHasEachLineOnce(t *testing.T) {
+	if os.Getenv(shipperEnv) != "" {
+		t.Skip("this is the shipper")
+	}
+	dir := t.TempDir()
+	r := sinktest.Listen(t, "")
+	c := container.Container{ID: "c1", Name: "c1", Runtime: "docker", State: container.Running,
+		Log: container.Log{Path: filepath.Join(dir, "c/c1-json.log"), Format: container.DockerJSON}}
+	if err := os.MkdirAll(filepath.Join(dir, "c"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := both(dir, r.Addr)
+	cfg.Files = []File{{Path: filepath.Join(dir, "p/*")}}
+	cfg.Pins = filepath.Join(dir, "pins")
+	plain := filepath.Join(dir, "p/plain.log")
+	writeFile(t, plain, "")
+	job := shipperJob{dir, cfg, []container.Container{c}}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	flowing := flow(ctx, t, c.Log.Path, plain, 5000)
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	kills := 5
+	if testing.Short() {
+		kills = 2
+	}
+	for range kills {
+		cmd := startShipper(t, job)
+		time.Sleep(400*time.Millisecond + time.Duration(random.IntN(600))*time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
+	}
+	cmd := startShipper(t, job)
+	time.Sleep(300 * time.Millisecond)
+	cancel()
+	n := <-flowing
+	copied := filepath.Join(dir, "copy.log")
+	eventually(t, "every line in the file", func() bool { return len(lines(copied)) >= 2*n })
+	eventually(t, "every line at syslog", func() bool { return len(r.Messages()) >= 2*n })
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("shipper: %v", err)
+	}
+	for name, all := range map[string][]string{"file": lines(copied), "syslog": r.Messages()} {
+		var out, file []string
+		for _, l := range all {
+			if strings.Contains(l, "plain.log") {
+				file = append(file, l)
+			} else {
+				out = append(out, l)
+			}
+		}
+		for kind, got := range map[string][]string{"docker": out, "plain": file} {
+			lost, doubled, what := tally(got, n)
+			t.Logf("%s sink, %s: %d lines, %d lost, %d doubled over %d kills %s", name, kind, n, lost, doubled, kills, what)
+			if lost > 0 || name == "file" && doubled > 0 || doubled > kills*1000 {
+				t.Errorf("%s sink, %s: %d lost, %d doubled", name, kind, lost, doubled)
+			}
+		}
+	}
+}

@@ -1,0 +1,375 @@
+// Package ledger keeps how far each sink has acknowledged each stream, so that the next start of the agent goes on
+// exactly there.
+//
+// It owns two files of the log shipper's state directory. positions.json is a whole promise, replaced at start, at stop
+// and when the journal has grown. positions.log is a journal of what came since: one line a batch, appended with one
+// write when the sink has acknowledged it, so kill -9 loses nothing that was written; fsync follows within a second,
+// for power loss. Each line begins with the checksum of the rest; a torn or foreign tail is cut off and said aloud.
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/state"
+	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/tail"
+)
+
+// Source says how a stream is found again after a restart, even when its container is gone by then.
+type Source struct {
+	Root   tail.Root           `json:"root"`
+	Path   string              `json:"path"`
+	Format container.LogFormat `json:"format"`
+	Origin *sink.Origin        `json:"origin"`
+}
+
+// Position is how far a sink has acknowledged a stream. From, where it is set, is the place from which a reader decodes
+// again to have the pieces of unfinished lines; what it finds before the Position itself has been delivered.
+type Position struct {
+	tail.Place
+	From *tail.Place `json:"from,omitempty"`
+}
+
+// Sink is what is kept of one sink.
+type Sink struct {
+	Mark string              `json:"mark,omitempty"`
+	At   map[string]Position `json:"at"` // by stream
+	// Intent is where the sink will stand when the batch that is on its way is acknowledged, and Sent the sink's proof
+	// that all of it was written; see sink.Confirmer.
+	Intent map[string]Position `json:"intent,omitempty"`
+	Sent   string              `json:"sent,omitempty"`
+}
+
+// Book is the ledger. Its methods are safe for concurrent use.
+type Book struct {
+	dir *state.Dir
+	log *slog.Logger
+
+	mu      sync.Mutex
+	content content
+	journal *os.File
+	size    int64
+	dirty   bool // appended since the last Sync
+	behind  bool // an append failed: only a whole checkpoint is good again
+}
+
+type content struct {
+	Seq     uint64            `json:"seq"` // the last journal line that is contained
+	Streams map[string]Source `json:"streams"`
+	Sinks   map[string]*Sink  `json:"sinks"`
+}
+
+// entry is one line of the journal; what is empty is not changed.
+type entry struct {
+	Seq    uint64              `json:"seq"`
+	Stream string              `json:"stream,omitempty"` // with Source: a new stream; without: it has ended
+	Source *Source             `json:"source,omitempty"`
+	Sink   string              `json:"sink,omitempty"`
+	Gone   bool                `json:"gone,omitempty"` // the sink is no longer configured
+	Mark   string              `json:"mark,omitempty"`
+	At     map[string]Position `json:"at,omitempty"`
+	Intent map[string]Position `json:"intent,omitempty"`
+	Sent   string              `json:"sent,omitempty"`
+}
+
+const (
+	checkpointFile = "positions.json"
+	journalFile    = "positions.log"
+	// journalLimit is when a checkpoint takes the journal's place.
+	journalLimit = 4 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Open reads what was saved and writes it as one checkpoint.
+func Open(dir *state.Dir, log *slog.Logger) (*Book, error) {
+	b := &Book{dir: dir, log: log}
+	if _, err := dir.ReadJSON(checkpointFile, &b.content); err != nil {
+		return nil, fmt.Errorf("open positions: %w", err)
+	}
+	if b.content.Streams == nil {
+		b.content.Streams = map[string]Source{}
+	}
+	if b.content.Sinks == nil {
+		b.content.Sinks = map[string]*Sink{}
+	}
+	f, err := os.OpenFile(dir.File(journalFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open positions: %w", err)
+	}
+	b.journal = f
+	text, err := io.ReadAll(f)
+	if err == nil {
+		b.replay(text)
+		err = b.checkpoint()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open positions: %w", err), f.Close())
+	}
+	return b, nil
+}
+
+// replay applies the journal's lines up to the first that is torn.
+func (b *Book) replay(text []byte) {
+	for line := range bytes.Lines(text) {
+		e, err := parse(line)
+		if err != nil {
+			b.log.Warn("journal of log positions ends in a torn line, which was cut off", "path", b.dir.File(journalFile), "bytes", len(line), "err", err)
+			return
+		}
+		if e.Seq > b.content.Seq { // older lines are in the checkpoint already
+			b.content.apply(e)
+		}
+	}
+}
+
+func parse(line []byte) (e entry, err error) {
+	sum, rest, ok := bytes.Cut(line, []byte(" "))
+	body, ended := bytes.CutSuffix(rest, []byte("\n"))
+	if !ok || !ended || string(sum) != checksum(body) {
+		return e, errors.New("checksum differs")
+	}
+	return e, json.Unmarshal(body, &e)
+}
+
+func checksum(body []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(body, castagnoli)) }
+
+func (c *content) apply(e entry) {
+	c.Seq = e.Seq
+	switch {
+	case e.Stream != "" && e.Source != nil:
+		c.Streams[e.Stream] = *e.Source
+	case e.Stream != "":
+		delete(c.Streams, e.Stream)
+		for _, s := range c.Sinks {
+			delete(s.At, e.Stream)
+		}
+	case e.Gone:
+		delete(c.Sinks, e.Sink)
+	case e.Sink != "":
+		s := c.Sinks[e.Sink]
+		if s == nil {
+			s = &Sink{At: map[string]Position{}}
+			c.Sinks[e.Sink] = s
+		}
+		switch {
+		case e.Intent != nil:
+			s.Intent, s.Sent = e.Intent, ""
+		case e.Sent != "":
+			s.Sent = e.Sent
+		default:
+			s.Intent, s.Sent = nil, ""
+			maps.Copy(s.At, e.At)
+		}
+		if e.Mark != "" {
+			s.Mark = e.Mark
+		}
+	}
+}
+
+// append puts e into force and writes it. What cannot be written is in force all the same and is written by the next
+// checkpoint; the error is for counting.
+func (b *Book) append(e entry) error {
+	e.Seq = b.content.Seq + 1
+	b.content.apply(e)
+	if b.behind || b.size > journalLimit {
+		return b.checkpoint()
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode position: %w", err)
+	}
+	line := make([]byte, 0, len(body)+10)
+	line = append(append(append(append(line, checksum(body)...), ' '), body...), '\n')
+	if _, err := b.journal.WriteAt(line, b.size); err != nil {
+		b.behind = true
+		return fmt.Errorf("save position: %w", errors.Join(err, b.journal.Truncate(b.size)))
+	}
+	b.size += int64(len(line))
+	b.dirty = true
+	return nil
+}
+
+// checkpoint writes everything and empties the journal. A crash between the two is harmless: the lines are older than
+// the checkpoint's Seq.
+func (b *Book) checkpoint() error {
+	b.behind = true
+	if err := b.dir.WriteJSON(checkpointFile, b.content); err != nil {
+		return err
+	}
+	if err := b.journal.Truncate(0); err != nil {
+		return fmt.Errorf("empty journal: %w", err)
+	}
+	b.size, b.dirty, b.behind = 0, false, false
+	return nil
+}
+
+// Ack saves that sink has acknowledged the streams up to the positions, and its mark unless that is empty, in one
+// write. It does not wait for the disk.
+func (b *Book) Ack(name, mark string, at map[string]Position) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Sink: name, Mark: mark, At: at})
+}
+
+// Intend notes where sink will stand when it acknowledges what it is given next. It does not move anything.
+func (b *Book) Intend(name string, at map[string]Position) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Sink: name, Intent: at})
+}
+
+// Sent notes that all of the intent was written, and how a later run can prove that it arrived. It is one short write,
+// because a kill before it doubles the batch.
+func (b *Book) Sent(name, proof string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Sink: name, Sent: proof})
+}
+
+// Intent gives what was on its way to a sink when the former run ended. ok is false when nothing was.
+func (b *Book) Intent(name string) (at map[string]Position, proof string, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.content.Sinks[name]; s != nil && s.Intent != nil {
+		return s.Intent, s.Sent, true
+	}
+	return nil, "", false
+}
+
+// AddStream makes a stream known, so that a restart finds it without its container.
+func (b *Book) AddStream(key string, s Source) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Stream: key, Source: &s})
+}
+
+// DropStream forgets a stream: every sink has all of it and it will not be written to again.
+func (b *Book) DropStream(key string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Stream: key})
+}
+
+// SetSinks makes names the sinks that are kept. One that was not known begins in each stream where the furthest of the
+// others stands, or at the start of everything when fromStart says so. added names the new ones.
+func (b *Book) SetSinks(names []string, fromStart func(string) bool) (added, dropped []string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	front := map[string]Position{}
+	for _, s := range b.content.Sinks {
+		for stream, p := range s.At {
+			if have, ok := front[stream]; !ok || further(p, have) {
+				front[stream] = p
+			}
+		}
+	}
+	want := map[string]bool{}
+	for _, n := range names {
+		want[n] = true
+		if _, ok := b.content.Sinks[n]; ok {
+			continue
+		}
+		at := front
+		if fromStart(n) {
+			at = nil
+		}
+		added = append(added, n)
+		err = errors.Join(err, b.append(entry{Sink: n, At: maps.Clone(at)}))
+	}
+	for n := range b.content.Sinks {
+		if !want[n] {
+			dropped = append(dropped, n)
+		}
+	}
+	for _, n := range dropped {
+		err = errors.Join(err, b.append(entry{Sink: n, Gone: true}))
+	}
+	return added, dropped, err
+}
+
+// further orders places by the birth of their files, then by offset.
+func further(a, b Position) bool {
+	if a.Birth != b.Birth {
+		return a.Birth > b.Birth
+	}
+	return a.Offset > b.Offset
+}
+
+// Streams gives all known streams. The map is the caller's.
+func (b *Book) Streams() map[string]Source {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.content.Streams)
+}
+
+// Known tells whether a stream is known.
+func (b *Book) Known(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.content.Streams[key]
+	return ok
+}
+
+// Mark gives what a sink noted last.
+func (b *Book) Mark(name string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.content.Sinks[name]; s != nil {
+		return s.Mark
+	}
+	return ""
+}
+
+// Position gives how far a sink is in a stream.
+func (b *Book) Position(name, stream string) (Position, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.content.Sinks[name]; s != nil {
+		p, ok := s.At[stream]
+		return p, ok
+	}
+	return Position{}, false
+}
+
+// Sync makes all that was saved before durable. It costs nothing when nothing was.
+func (b *Book) Sync() error {
+	b.mu.Lock()
+	if b.behind {
+		defer b.mu.Unlock()
+		return b.checkpoint()
+	}
+	f, dirty := b.journal, b.dirty
+	b.dirty = false
+	b.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	// Outside the lock: acknowledgements go on while the disk works.
+	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		b.mu.Lock()
+		b.behind = true
+		b.mu.Unlock()
+		return fmt.Errorf("sync positions: %w", err)
+	}
+	return nil
+}
+
+// Close writes a checkpoint and closes the journal.
+func (b *Book) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return errors.Join(b.checkpoint(), b.journal.Close())
+}

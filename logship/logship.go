@@ -1,0 +1,159 @@
+// Package logship follows what containers and programs write and delivers every line to every sink.
+//
+//	inventory ─┐            ┌─ cursor ─ shipper ─> sink "central"
+//	globs ─────┼─> stream ──┤
+//	inotify ───┘  (tail)    └─ cursor ─ shipper ─> sink "copy"        acknowledged positions ─> ledger
+//
+// It owns its section of the state directory, its inotify instance, the descriptors of the logs, and hard links in
+// .fairlead-pins. Each sink has its own place in each stream, so none waits for another; what a sink does not take
+// waits in the files. A place moves only when the sink has acknowledged, in one write with the sink's own mark.
+//
+// After a crash it goes on at those places: the file sink has each line once; a stream sink may get the batch that was
+// on its way once more.
+package logship
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"iter"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/fairlead-dev/fairlead/agent"
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/agent/state"
+	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/sink/file"
+	"github.com/fairlead-dev/fairlead/logship/sink/syslog"
+	"github.com/fairlead-dev/fairlead/logship/tail"
+)
+
+// Inventory is what logship needs of the container inventory.
+type Inventory interface {
+	Snapshot() *container.Snapshot
+	// Follow gives the current snapshot and then each newer one, the newest only, until ctx ends.
+	Follow(ctx context.Context) iter.Seq[*container.Snapshot]
+}
+
+// Deps is what the log shipper stands on.
+type Deps struct {
+	Inventory   Inventory
+	State       *state.Dir // logship's own sub-directory
+	Stat        *stat.Registry
+	Log         *slog.Logger
+	Host        string       // the node's name on every record
+	Descriptors *host.Holder // nil: no bound but the process's own
+}
+
+// Logship is the part. Its methods are safe for concurrent use.
+type Logship struct {
+	cfg  Config
+	deps Deps
+
+	mu      sync.Mutex
+	streams map[string]*stream // of the running Run, for status
+	sinks   []*shipper
+}
+
+// New makes the part; it starts nothing and touches nothing. cfg has been validated.
+func New(cfg Config, deps Deps) (*Logship, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Logship{cfg: cfg, deps: deps}
+	l.register()
+	return l, nil
+}
+
+// Run follows and delivers until ctx ends; then it delivers what was written by then, for at most five seconds, and
+// saves its positions. It may be called again after it has returned.
+func (l *Logship) Run(ctx context.Context) error {
+	book, err := ledger.Open(l.deps.State, l.deps.Log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := book.Close(); err != nil {
+			l.deps.Log.Error("log positions could not be saved at the end", "err", err)
+		}
+	}()
+	shippers, err := l.prepare(ctx, book)
+	if err != nil {
+		return err
+	}
+	watch, err := tail.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	f := newFollower(l, book, shippers, watch)
+	defer f.close()
+	g := agent.NewGroup(ctx)
+	agent.Ready(ctx)
+	g.Go(f.run)
+	for _, s := range shippers {
+		g.Go(s.run)
+	}
+	return g.Wait()
+}
+
+// prepare makes the sinks and tells the book which there are.
+func (l *Logship) prepare(ctx context.Context, book *ledger.Book) ([]*shipper, error) {
+	var names []string
+	var shippers []*shipper
+	start := map[string]bool{}
+	for _, c := range l.cfg.Sinks {
+		s, err := l.open(c)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, c.Name)
+		start[c.Name] = c.From == "start"
+		sh := newShipper(c.Name, s, book, l.deps.Log)
+		sh.confirm(ctx)
+		shippers = append(shippers, sh)
+	}
+	added, dropped, err := book.SetSinks(names, func(n string) bool { return start[n] })
+	if err != nil {
+		return nil, err
+	}
+	if len(added)+len(dropped) > 0 {
+		l.deps.Log.Info("sinks changed", "added", added, "removed", dropped)
+	}
+	l.mu.Lock()
+	l.sinks = shippers
+	l.mu.Unlock()
+	return shippers, nil
+}
+
+func (l *Logship) open(c SinkConfig) (sink.Sink, error) {
+	log := l.deps.Log.With("sink", c.Name)
+	switch c.Type {
+	case "file":
+		return file.New(c.Path, log), nil
+	case "syslog":
+		addr, err := c.hostPort()
+		return syslog.New(addr, log), err
+	}
+	return nil, fmt.Errorf("sink %s: unknown type %q", c.Name, c.Type)
+}
+
+// pins tells this agent's links from those of another on the same machine by its state directory.
+func (l *Logship) pins() *tail.Pins {
+	if l.cfg.Pins == "off" {
+		return nil
+	}
+	abs, _ := filepath.Abs(l.deps.State.Path())
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(abs))
+	dir := l.cfg.Pins
+	if dir == "auto" {
+		dir = ""
+	}
+	return tail.NewPins(fmt.Sprintf("%08x", h.Sum32()), dir, l.deps.Log)
+}

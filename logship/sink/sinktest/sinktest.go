@@ -1,0 +1,198 @@
+// Package sinktest is the one suite that every sink driver runs, and the receivers it needs.
+//
+// It owns what a test makes and leaves nothing.
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/logship/decode"
+	"github.com/fairlead-dev/fairlead/logship/sink"
+)
+
+// Harness is one receiver and the driver that is tested against it.
+type Harness struct {
+	// New makes a driver for the receiver; again after Close, as a restarted agent does.
+	New func() sink.Sink
+	// Received gives the lines, or messages that end in them, that the receiver has.
+	Received func() []string
+	// Down makes the receiver refuse, Up take again.
+	Down, Up func()
+	// Set changes how a network receiver behaves; nil for others.
+	Set func(Mode)
+}
+
+// Run runs the suite; start makes a fresh Harness for each test.
+func Run(t *testing.T, start func(t *testing.T) Harness) {
+	t.Run("AcknowledgedRecordsHaveArrived", func(t *testing.T) {
+		h := start(t)
+		s := open(t, h, "")
+		for from := 0; from < 3000; from += 1000 {
+			deliver(t, s, from, 1000)
+		}
+		expect(t, h, 3000, 0)
+	})
+	t.Run("RefusedRecordsAreNotAcknowledgedAndArriveLater", func(t *testing.T) {
+		h := start(t)
+		s := open(t, h, "")
+		deliver(t, s, 0, 10)
+		expect(t, h, 10, 0)
+		h.Down()
+		r, err := s.Deliver(t.Context(), records(10, 10), nil)
+		if err == nil || r.Acked != 0 {
+			t.Fatalf("a receiver that is down gave %+v, %v", r, err)
+		}
+		doubt := r.Unsure
+		h.Up()
+		r = deliver(t, s, 10, 10)
+		expect(t, h, 20, doubt+r.Resent)
+	})
+	t.Run("ARestartUndoesOrRepeatsWhatNoSavedMarkCovers", func(t *testing.T) {
+		h := start(t)
+		s := open(t, h, "")
+		mark := deliver(t, s, 0, 100).Mark
+		deliver(t, s, 100, 100) // acknowledged, but the agent dies before that is saved
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, h, mark)
+		deliver(t, s, 100, 100)
+		allowed := 100
+		if s.Class() == sink.Acknowledged {
+			allowed = 0
+		}
+		expect(t, h, 200, allowed)
+	})
+	t.Run("CloseMayBeCalledTwiceAndBeforeAnything", func(t *testing.T) {
+		s := start(t).New()
+		if err := errors.Join(s.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("AReceiverThatAcceptsAndClosesLosesNothing", func(t *testing.T) {
+		h := start(t)
+		if h.Set == nil {
+			t.Skip("no connection")
+		}
+		s := open(t, h, "")
+		deliver(t, s, 0, 50)
+		expect(t, h, 50, 0)
+		h.Down()
+		h.Up()
+		h.Set(Rude)
+		// What a rude receiver's kernel took counts as acknowledged, for a while. The agent goes on to the next records.
+		doubt, n := 0, 50
+		for range 5 {
+			r, err := s.Deliver(t.Context(), records(n, 20), nil)
+			if err == nil && r.Acked != 20 {
+				t.Fatalf("%d of 20 acknowledged without an error", r.Acked)
+			}
+			n, doubt = n+r.Acked, doubt+r.Unsure+r.Resent
+		}
+		h.Set(Reading)
+		for tries := 0; n < 200 && tries < 100; tries++ {
+			r, _ := s.Deliver(t.Context(), records(n, 10), nil)
+			n, doubt = n+r.Acked, doubt+r.Unsure+r.Resent
+		}
+		expect(t, h, n, doubt)
+	})
+	t.Run("ASlowReceiverIsWaitedForAndLeftWhenTheAgentStops", func(t *testing.T) {
+		h := start(t)
+		if h.Set == nil {
+			t.Skip("no connection")
+		}
+		h.Set(Stuck)
+		s := open(t, h, "")
+		big := records(0, 20)
+		for i := range big {
+			big[i].Line = append(make([]byte, 0, 1<<20+20), strings.Repeat("x", 1<<20)+" line "+strconv.Itoa(i)...)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if r, err := s.Deliver(ctx, big, nil); err == nil || r.Acked == len(big) {
+			t.Fatalf("20 MiB were acknowledged by a receiver that reads nothing: %+v", r)
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the reason is %v, want the context's", err)
+		}
+		h.Set(Reading)
+		r, err := s.Deliver(t.Context(), big, nil)
+		if err != nil || r.Acked != len(big) {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		expect(t, h, 20, 20)
+	})
+}
+
+func open(t *testing.T, h Harness, mark string) sink.Sink {
+	t.Helper()
+	s := h.New()
+	t.Cleanup(func() { _ = s.Close() })
+	if _, err := s.Resume(t.Context(), mark); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// deliver repeats until all of n records are acknowledged and gives the last receipt, with Resent added up.
+func deliver(t *testing.T, s sink.Sink, from, n int) sink.Receipt {
+	t.Helper()
+	resent := 0
+	for tries := 0; ; tries++ {
+		r, err := s.Deliver(t.Context(), records(from, n), nil)
+		resent += r.Resent
+		if err == nil && r.Acked == n {
+			r.Resent = resent
+			return r
+		}
+		if tries == 10 {
+			t.Fatalf("records %d to %d: %+v, %v", from, from+n, r, err)
+		}
+		from, n = from+r.Acked, n-r.Acked
+	}
+}
+
+var origin = &sink.Origin{Host: "web1", Runtime: "docker", ID: "c0ffee", Name: "shop", Labels: map[string]string{"tier": "front"}}
+
+func records(from, n int) []sink.Record {
+	out := make([]sink.Record, n)
+	for i := range out {
+		out[i] = sink.Record{Origin: origin, At: 1_795_000_000_123_456_789, Std: decode.Stdout, Line: fmt.Appendf(nil, "line %d", from+i)}
+	}
+	return out
+}
+
+// expect waits until lines 0..n-1 are there and fails when one is doubled beyond what was owned up to.
+func expect(t *testing.T, h Harness, n, doubled int) {
+	t.Helper()
+	var missing, twice int
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		seen := make([]int, n)
+		for _, l := range h.Received() {
+			k, err := strconv.Atoi(l[strings.LastIndexByte(l, ' ')+1:])
+			if err != nil || k >= n {
+				t.Fatalf("received %.200q, which nobody sent", l)
+			}
+			seen[k]++
+		}
+		missing, twice = 0, 0
+		for _, times := range seen {
+			if times == 0 {
+				missing++
+			} else {
+				twice += times - 1
+			}
+		}
+		if missing == 0 || time.Now().After(end) {
+			break
+		}
+	}
+	if missing > 0 || twice > doubled {
+		t.Fatalf("%d of %d lines missing, %d doubled where %d may be", missing, n, twice, doubled)
+	}
+}

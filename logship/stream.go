@@ -1,0 +1,99 @@
+package logship
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/logship/decode"
+	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/tail"
+)
+
+// stream is one sequence of lines: a container's output, or one path and its generations. It belongs to the follower;
+// cursors are the shippers'.
+type stream struct {
+	key    string
+	src    ledger.Source
+	origin atomic.Pointer[sink.Origin] // src.Origin, or what is known better by now
+	owner  owner
+	series *tail.Series
+	// ended: nobody writes any more; cursors read to the end and finish.
+	ended   atomic.Bool
+	cursors []*cursor // one a sink, in the order of the configuration
+	dir     string    // watched
+	nudge   func()
+}
+
+// owner is the container whose removal ends a stream; zero for a file of the host.
+type owner struct {
+	Runtime container.Runtime
+	ID      container.ID
+}
+
+// isFile tells a file that a program writes itself from a container's output, which its runtime writes.
+func (s *stream) isFile() bool { return s.src.Origin.Path != "" }
+
+// wake has every sink look at the stream.
+func (s *stream) wake() {
+	for _, c := range s.cursors {
+		c.sink.wake(c)
+	}
+}
+
+// finished tells whether every sink has everything.
+func (s *stream) finished() bool {
+	for _, c := range s.cursors {
+		if !c.finished.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// behind gives the oldest generation that an acknowledged place still needs.
+func (s *stream) behind() int64 {
+	oldest := int64(-1)
+	for _, c := range s.cursors {
+		if at := c.sink.acked(c); oldest < 0 || at.from.Gen < oldest {
+			oldest = at.from.Gen
+		}
+	}
+	return oldest
+}
+
+// release lets go of generations that every sink has acknowledged, and counts what was added to them too late.
+func (s *stream) release(seq int64) {
+	if late := s.series.Release(seq); late > 0 {
+		for _, c := range s.cursors {
+			c.lose(late)
+		}
+	}
+}
+
+// position makes a mark provable, for the ledger.
+func (s *stream) position(p place) (ledger.Position, bool) {
+	end, ok := s.place(p.end)
+	if !ok {
+		return ledger.Position{}, false
+	}
+	out := ledger.Position{Place: end}
+	if p.from.Before(p.end) {
+		if from, ok := s.place(p.from); ok {
+			out.From = &from
+		}
+	}
+	return out, true
+}
+
+func (s *stream) place(m decode.Mark) (tail.Place, bool) {
+	g := s.series.Get(m.Gen)
+	if g == nil {
+		return tail.Place{}, false
+	}
+	return tail.Place{Identity: g.ID, Proof: g.Proof(m.Off), Offset: m.Off, Seen: g.Seen()}, true
+}
+
+// gone tells whether a path that no longer exists has been away for so long that no rotation explains it.
+func (s *stream) gone(now time.Time) bool { return s.series.Absent(now) > time.Minute }

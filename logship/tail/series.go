@@ -1,0 +1,442 @@
+package tail
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Generation is one file in the life of a path, or one life of a file that was truncated. Its methods are safe for
+// concurrent use until it is released.
+type Generation struct {
+	Seq   int64 // grows by one from the oldest of its Series
+	ID    Identity
+	file  *os.File
+	owns  bool // the last that uses file closes it
+	seen  atomic.Int64
+	cut   atomic.Bool
+	next  atomic.Pointer[Generation]
+	unpin func()
+}
+
+// ReadAt reads at an offset; io.EOF is the end for now.
+func (g *Generation) ReadAt(b []byte, off int64) (int, error) {
+	n, err := g.file.ReadAt(b, off)
+	g.sawSize(off + int64(n))
+	return n, err
+}
+
+// Next is the generation that took this one's place, or nil.
+func (g *Generation) Next() *Generation { return g.next.Load() }
+
+// Cut tells whether the file was truncated: what was not read of this generation is gone.
+func (g *Generation) Cut() bool { return g.cut.Load() }
+
+// Seen is the largest size the file was seen with.
+func (g *Generation) Seen() int64 { return g.seen.Load() }
+
+func (g *Generation) sawSize(n int64) {
+	for old := g.seen.Load(); n > old && !g.seen.CompareAndSwap(old, n); old = g.seen.Load() {
+	}
+}
+
+// Stat gives size and time of last change.
+func (g *Generation) Stat() (size int64, changed time.Time, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(g.file.Fd()), &st); err != nil {
+		return 0, time.Time{}, fmt.Errorf("stat log file: %w", err)
+	}
+	return st.Size, time.Unix(st.Mtim.Unix()), nil
+}
+
+// Proof identifies the content before an offset: two files with equal heads differ in it sooner or later.
+type Proof struct {
+	Head uint64 `json:"head"` // hash of at most the first 256 bytes
+	Tail uint64 `json:"tail"` // hash of at most the last 64 bytes before the offset
+}
+
+// Proof reads the proof for an offset.
+func (g *Generation) Proof(off int64) Proof { return prove(g.file, off) }
+
+func prove(f *os.File, off int64) Proof {
+	var buf [256]byte
+	part := func(from, n int64) uint64 {
+		m, err := f.ReadAt(buf[:n], from)
+		if int64(m) < n && err != nil {
+			return 0 // shorter than the offset: no proof matches
+		}
+		h := fnv.New64a()
+		_, _ = h.Write(buf[:n])
+		return h.Sum64()
+	}
+	tail := min(off, 64)
+	return Proof{Head: part(0, min(off, 256)), Tail: part(off-tail, tail)}
+}
+
+// Place is a saved place in a file.
+type Place struct {
+	Identity
+	Proof
+	Offset int64 `json:"offset"`
+	Seen   int64 `json:"seen"` // the file's size when the place was saved
+}
+
+// Series is a path and its generations. It is safe for concurrent use.
+type Series struct {
+	root  Root
+	path  string
+	pins  *Pins
+	early bool
+	// taken tells whether a file belongs to another Series: with a glob such as * each path a rotation passes through
+	// would else be followed for itself.
+	taken func(Identity) bool
+	// wanted are files to take in on the first look, whatever they are called now.
+	wanted []Identity
+
+	mu     sync.Mutex
+	gens   []*Generation
+	past   []Identity // the newest that were released: a rotation leaves them beside the path
+	seq    int64
+	told   int64 // the last generation's size when a change was last reported
+	absent time.Time
+}
+
+// NewSeries makes a Series; Look opens what there is. saved are the places that readers will ask for by Find.
+// A generation is pinned once another takes its place; with early already when it is found, which suits runtimes that
+// remove their logs and not files that logrotate works on (it passes over files with two links).
+// taken tells which files belong to other Series; it is called with this one locked.
+func NewSeries(root Root, file string, pins *Pins, early bool, taken func(Identity) bool, saved []Place) *Series {
+	s := &Series{root: root, path: file, pins: pins, early: early, taken: taken}
+	for _, p := range saved {
+		s.wanted = append(s.wanted, p.Identity)
+	}
+	return s
+}
+
+// Look compares the path with what is known, takes in new generations in the order of their birth, and notices a file
+// that became shorter. It tells whether anything new is to be read.
+func (s *Series) Look() (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, err := s.root.Identify(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if s.absent.IsZero() {
+			s.absent = time.Now()
+		}
+	case err != nil:
+		return false, err
+	default:
+		s.absent = time.Time{}
+	}
+	last := s.last()
+	if err == nil && last != nil && last.ID.Same(id) {
+		return s.grown(last)
+	}
+	if err != nil && last != nil {
+		return s.grown(last) // renamed or removed, and nothing new yet
+	}
+	return s.takeIn(last, id, err == nil)
+}
+
+// Touch is Look for a file that was only written to: it costs one fstat.
+func (s *Series) Touch() (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.last(); last != nil {
+		return s.grown(last)
+	}
+	return false, nil
+}
+
+func (s *Series) grown(g *Generation) (bool, error) {
+	seen := g.Seen() // before the fstat: readers raise it meanwhile, and a size older than it would look truncated
+	size, _, err := g.Stat()
+	if err != nil {
+		return false, err
+	}
+	if size < seen {
+		s.begin(g)
+		return true, nil
+	}
+	// Not g.Seen: one reader may have seen what another was never woken for.
+	grew := size != s.told
+	s.told = size
+	g.sawSize(size)
+	return grew, nil
+}
+
+// Truncated says that g's content is not what it was. Everybody may say so; the first counts.
+func (s *Series) Truncated(g *Generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.next.Load() == nil {
+		s.begin(g)
+	}
+}
+
+// begin starts a new life of g's file.
+func (s *Series) begin(g *Generation) {
+	g.cut.Store(true)
+	g.owns = false
+	s.append(&Generation{ID: g.ID, file: g.file, owns: true, unpin: g.unpin})
+	g.unpin = nil
+}
+
+func (s *Series) append(g *Generation) {
+	s.seq++
+	g.Seq = s.seq
+	if last := s.last(); last != nil {
+		if last.owns {
+			s.pin(last)
+		}
+		last.next.Store(g)
+	}
+	if s.early {
+		s.pin(g)
+	}
+	s.gens, s.told = append(s.gens, g), -1
+	if size, _, err := g.Stat(); err == nil {
+		g.sawSize(size)
+	}
+}
+
+func (s *Series) pin(g *Generation) {
+	if g.unpin == nil {
+		g.unpin = s.pins.hold(g.file, g.ID, s.root, s.path)
+	}
+}
+
+func (s *Series) last() *Generation {
+	if len(s.gens) == 0 {
+		return nil
+	}
+	return s.gens[len(s.gens)-1]
+}
+
+// takeIn opens what came after last: the current file, and the generations between that two quick rotations left
+// beside it. With no last it also takes all older ones, and those that readers had places in, from the pins if need be.
+func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, error) {
+	found, err := s.candidates()
+	if err != nil {
+		return false, err
+	}
+	// Births come from the kernel's coarse clock (up to 4 ms); between equals the one that was left earlier is older.
+	slices.SortStableFunc(found, func(a, b *Generation) int {
+		if a.ID.Birth != b.ID.Birth {
+			return cmp.Compare(a.ID.Birth, b.ID.Birth)
+		}
+		_, at, _ := a.Stat()
+		_, bt, _ := b.Stat()
+		return at.Compare(bt)
+	})
+	changed := false
+	for _, g := range found {
+		known := slices.ContainsFunc(s.gens, func(o *Generation) bool { return o.ID.Same(g.ID) })
+		isCurrent := have && g.ID.Same(current)
+		between := have && current.Birth != 0 && g.ID.Birth <= current.Birth &&
+			(last == nil || g.ID.Birth >= last.ID.Birth) && !slices.ContainsFunc(s.past, g.ID.Same)
+		asked := last == nil && (g.unpin != nil || slices.ContainsFunc(s.wanted, g.ID.Same))
+		// A copy that copytruncate left was born after the file it copies, and is none.
+		if known || s.taken(g.ID) || !isCurrent && !between && !asked {
+			_ = g.file.Close()
+			continue
+		}
+		s.append(g)
+		changed = true
+	}
+	return changed, nil
+}
+
+// candidates opens every file that may be a generation, each once.
+func (s *Series) candidates() ([]*Generation, error) {
+	paths, err := s.root.siblings(s.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []*Generation
+	for _, p := range append(paths, s.path) {
+		f, err := s.root.Open(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotRegular) {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		id, err := identify(int(f.Fd()))
+		if err != nil || slices.ContainsFunc(out, func(o *Generation) bool { return o.ID.Same(id) }) {
+			_ = f.Close()
+			continue
+		}
+		out = append(out, &Generation{ID: id, file: f, owns: true})
+	}
+	if len(s.gens) > 0 {
+		return out, nil
+	}
+	find := func(id Identity) *Generation {
+		if i := slices.IndexFunc(out, func(o *Generation) bool { return o.ID.Same(id) }); i >= 0 {
+			return out[i]
+		}
+		return nil
+	}
+	for _, p := range s.pins.all(s.root, s.path) {
+		if g := find(p.id); g != nil {
+			g.unpin = p.unpin
+			_ = p.file.Close()
+			continue
+		}
+		out = append(out, &Generation{ID: p.id, file: p.file, owns: true, unpin: p.unpin})
+	}
+	for _, id := range s.wanted {
+		if find(id) != nil {
+			continue
+		}
+		if f := s.byIdentity(id); f != nil {
+			out = append(out, &Generation{ID: id, file: f, owns: true})
+		}
+	}
+	return out, nil
+}
+
+// byIdentity finds a file beside the path, whatever it was renamed to.
+func (s *Series) byIdentity(id Identity) *os.File {
+	dir := path.Dir(s.path)
+	names, _, err := s.root.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, n := range names {
+		if have, err := s.root.Identify(path.Join(dir, n)); err != nil || !have.Same(id) {
+			continue
+		}
+		if f, err := s.root.Open(path.Join(dir, n)); err == nil {
+			if have, err := identify(int(f.Fd())); err == nil && have.Same(id) {
+				return f
+			}
+			_ = f.Close()
+		}
+	}
+	return nil
+}
+
+// Find gives the generation that a saved place lies in. When the place's content is not there, it gives the oldest
+// generation that came after it, to be read from its start, found false, and how many bytes are known to be lost.
+// g is nil when there is nothing at all yet.
+func (s *Series) Find(p Place) (g *Generation, found bool, lost int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost = max(0, p.Seen-p.Offset)
+	for _, o := range s.gens {
+		if o.ID.Same(p.Identity) {
+			if size, _, err := o.Stat(); err == nil && size >= p.Offset && prove(o.file, p.Offset) == p.Proof {
+				return o, true, 0
+			}
+			return o, false, lost
+		}
+	}
+	for _, o := range s.gens {
+		if o.ID.Birth >= p.Birth {
+			return o, false, lost
+		}
+	}
+	return nil, false, lost
+}
+
+// First is the oldest generation that is kept, or nil.
+func (s *Series) First() *Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.gens) == 0 {
+		return nil
+	}
+	return s.gens[0]
+}
+
+// Last is the generation that is written to, or nil.
+func (s *Series) Last() *Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last()
+}
+
+// Has tells whether id is, or was lately, a generation of the series.
+func (s *Series) Has(id Identity) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.past, id.Same) || slices.ContainsFunc(s.gens, func(g *Generation) bool { return g.ID.Same(id) })
+}
+
+// Get gives the generation seq, or nil when it was released.
+func (s *Series) Get(seq int64) *Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.gens {
+		if g.Seq == seq {
+			return g
+		}
+	}
+	return nil
+}
+
+// Generations tells how many are kept open.
+func (s *Series) Generations() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.gens)
+}
+
+// Absent tells for how long the path has been gone; 0 when it is there.
+func (s *Series) Absent(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.absent.IsZero() {
+		return 0
+	}
+	return now.Sub(s.absent)
+}
+
+// Release lets go of the generations before seq: every reader is beyond them, durably. It gives the bytes that writers
+// added to them after they had been read to the end, which nobody will read.
+func (s *Series) Release(seq int64) (late int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.gens) > 1 && s.gens[0].Seq < seq {
+		g := s.gens[0]
+		if size, _, err := g.Stat(); err == nil && !g.Cut() {
+			late += max(0, size-g.Seen())
+		}
+		g.release(true)
+		s.gens = s.gens[1:]
+		s.past = append(s.past[max(0, len(s.past)-15):], g.ID)
+	}
+	return late
+}
+
+// Close closes every descriptor. drop also removes the pins: nothing of the series is wanted any more.
+func (s *Series) Close(drop bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.gens {
+		g.release(drop)
+	}
+	s.gens = nil
+}
+
+func (g *Generation) release(drop bool) {
+	if g.owns {
+		_ = g.file.Close()
+	}
+	if drop && g.unpin != nil {
+		g.unpin()
+	}
+}

@@ -1,0 +1,118 @@
+package daemons
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// RsyslogDaemon is a running rsyslogd that takes RFC 5424 over TCP and writes each message to a file.
+type RsyslogDaemon struct {
+	*Process
+	Address  string // host:port it listens on, in the network namespace it runs in
+	Messages string // file with one message a line: <PRI>1 TIME HOST APP PROCID MSGID [SD] MSG
+}
+
+// Rsyslog starts rsyslogd and returns when it listens on opts.Address, by default a free port of 127.0.0.1.
+func Rsyslog(ctx context.Context, opts Options) (*RsyslogDaemon, error) {
+	d := &RsyslogDaemon{Address: or(opts.Address, "127.0.0.1:0"), Messages: filepath.Join(opts.Dir, "messages")}
+	config, err := d.configure(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("configure rsyslogd: %w", err)
+	}
+	pid := filepath.Join(opts.Dir, "rsyslogd.pid")
+	if d.Process, err = start(opts, "rsyslogd", "rsyslogd", "-n", "-f", config, "-i", pid); err != nil {
+		return nil, err
+	}
+	if err := d.await(ctx, d.listens); err != nil {
+		return nil, errors.Join(err, d.Stop(ctx))
+	}
+	return d, nil
+}
+
+func (d *RsyslogDaemon) configure(dir string) (path string, err error) {
+	host, port, err := net.SplitHostPort(d.Address)
+	if err != nil {
+		return "", err
+	}
+	work := filepath.Join(dir, "work")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "rsyslog.conf")
+	// rsyslogd cuts messages at 8 KiB and escapes control characters unless it is told otherwise.
+	return path, os.WriteFile(path, fmt.Appendf(nil, `global(workDirectory=%q maxMessageSize="2m" parser.escapeControlCharactersOnReceive="off")
+module(load="imtcp")
+input(type="imtcp" address=%q port=%q listenPortFileName=%q ruleset="all")
+ruleset(name="all") {
+  action(type="omfile" file=%q template="RSYSLOG_SyslogProtocol23Format")
+}
+`, work, host, port, d.portFile(), d.Messages), 0o644)
+}
+
+func (d *RsyslogDaemon) portFile() string { return filepath.Join(filepath.Dir(d.Messages), "port") }
+
+// listens is satisfied when the port is open, and completes Address with one that rsyslogd chose. Only a port that it
+// chose is written to its port file.
+func (d *RsyslogDaemon) listens(context.Context) error {
+	host, port, err := net.SplitHostPort(d.Address)
+	if err != nil {
+		return err
+	}
+	if port == "0" {
+		b, err := os.ReadFile(d.portFile())
+		if err != nil {
+			return err
+		}
+		if port = strings.TrimSpace(string(b)); port == "" {
+			return errors.New("no port yet")
+		}
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return err
+	}
+	// Asked of the kernel: a connection could not be made from outside the daemon's network namespace.
+	sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", d.PID))
+	if err != nil {
+		return err
+	}
+	if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F]{8}:%04X 00000000:0000 0A`, n)).Match(sockets) {
+		return fmt.Errorf("nothing listens on port %s", port)
+	}
+	d.Address = net.JoinHostPort(host, port)
+	return nil
+}
+
+// Start brings rsyslogd back after Kill, on the same port and with the same file.
+func (d *RsyslogDaemon) Start(ctx context.Context) error {
+	_, err := d.configure(filepath.Dir(d.Messages))
+	if err = errors.Join(err, removeFile(d.portFile()), removeFile(filepath.Join(filepath.Dir(d.Messages), "rsyslogd.pid"))); err != nil {
+		return fmt.Errorf("start rsyslogd again: %w", err)
+	}
+	if err := d.launch(); err != nil {
+		return fmt.Errorf("start rsyslogd again: %w", err)
+	}
+	return d.await(ctx, d.listens)
+}
+
+// Stop lets rsyslogd write what it has and end. It may be called twice, and after Kill.
+func (d *RsyslogDaemon) Stop(ctx context.Context) error {
+	if d.Process == nil {
+		return nil
+	}
+	return d.end(ctx)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
