@@ -70,7 +70,7 @@ func New(cfg Config, deps Deps) (*Logship, error) {
 	return l, nil
 }
 
-// Run follows and delivers until ctx ends; then it delivers what was written by then, for at most five seconds, and
+// Run follows and delivers until ctx ends; then it delivers what was written by then, for at most four seconds, and
 // saves its positions. It may be called again after it has returned.
 func (l *Logship) Run(ctx context.Context) error {
 	book, err := ledger.Open(l.deps.State, l.deps.Log)

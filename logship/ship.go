@@ -34,7 +34,7 @@ type shipper struct {
 }
 
 // flushTime is how long stopping may take for what was read and written already.
-const flushTime = 5 * time.Second
+const flushTime = 4 * time.Second
 
 func newShipper(name string, s sink.Sink, book *ledger.Book, log *slog.Logger) *shipper {
 	return &shipper{name: name, sink: s, book: book, log: log.With("sink", name), bell: make(chan struct{}, 1)}

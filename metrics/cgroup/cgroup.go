@@ -1,0 +1,69 @@
+// Package cgroup reads what the kernel counts for one container: CPU, memory and pids, on cgroup v1, v2 and hybrid
+// hosts alike, at the moment it is asked.
+//
+//	host.Membership ─┐
+//	host.Hierarchies ┴─ Tree.Reader ─> files, each with its parser ─> Reader.Read ─> Stats
+//
+// A Reader keeps its files open while the descriptor budget allows and reads them with pread from offset 0: kernfs then
+// makes the text anew, and a scrape costs a quarter of what open, read and close cost. It owns those descriptors only;
+// after a crash there is nothing to bring back.
+package cgroup
+
+import "errors"
+
+// ErrGone says that the cgroup was removed. There is nothing more to read in it, now or later.
+var ErrGone = errors.New("cgroup is gone")
+
+// Unlimited is the value of a limit that the kernel shows as "max".
+const Unlimited = 1<<64 - 1
+
+// Value is a number that may be unknown: a file or a line that is not there gives an unknown value, never a zero.
+type Value struct {
+	N     uint64
+	Known bool
+}
+
+// Known gives the known value n.
+func Known(n uint64) Value { return Value{N: n, Known: true} }
+
+// Stats is what one cgroup shows. Times are nanoseconds, sizes bytes, whatever the unit of the kernel's file.
+type Stats struct {
+	CPU    CPU
+	Memory Memory
+	Pids   Pids
+}
+
+// CPU is time used and the limits on it.
+type CPU struct {
+	Usage, User, System       Value // nanoseconds
+	Periods, ThrottledPeriods Value // enforcement periods, and those in which the cgroup was stopped
+	Throttled                 Value // nanoseconds
+	Quota, Period             Value // microseconds; Quota is unknown where there is none
+	Shares                    Value // v1 shares; a v2 weight is converted as the runtimes convert it
+}
+
+// Memory is what the cgroup holds and may hold. Usage counts everything; RSS, Cache, Mapped and the rest are parts of it.
+type Memory struct {
+	Usage, MaxUsage          Value
+	RSS, Cache, Mapped, Swap Value
+	ActiveFile, InactiveFile Value
+	Limit                    Value // Unlimited, or v1's 0x7ffffffffffff000, is none
+	SwapLimit                Value // v1: memory and swap together; v2: swap alone
+	HitLimit                 Value // how often usage met the limit: v1 memory.failcnt, v2 memory.events max
+}
+
+// WorkingSet is the usage without file pages that nobody used lately: what the kernel cannot easily take back, and
+// what the kubelet evicts by.
+func (m *Memory) WorkingSet() Value {
+	if !m.Usage.Known || !m.InactiveFile.Known {
+		return m.Usage
+	}
+	return Known(m.Usage.N - min(m.Usage.N, m.InactiveFile.N))
+}
+
+// Pids counts tasks. The kernel's pids controller counts threads; Processes counts thread groups.
+type Pids struct {
+	Threads   Value
+	Limit     Value // Unlimited where there is none
+	Processes Value
+}

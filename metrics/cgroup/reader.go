@@ -1,0 +1,211 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reader reads one cgroup. It is safe for concurrent use; one Read waits for another.
+type Reader struct {
+	tree  *Tree
+	mu    sync.Mutex
+	files []file
+	held  int // descriptors granted by the budget; 0 while it refuses
+	ended atomic.Bool
+}
+
+const closed = -1
+
+type file struct {
+	format
+	dir, path string
+	fd        int
+	absent    bool // this kernel, or this cgroup, has no such file
+}
+
+// Buffer is the memory that Reads share, one Read at a time. The zero value is ready.
+type Buffer struct{ b []byte }
+
+// Read fills s with what the cgroup shows now. It blocks only as long as the kernel takes to answer.
+//
+// A file that is not there leaves its values unknown. A file that cannot be read or understood does too, and the error
+// names it; the other files are still in s. ErrGone means that the cgroup was removed, and s says nothing.
+func (r *Reader) Read(b *Buffer, s *Stats) error {
+	r.mu.Lock()
+	defer func() { r.mu.Unlock(); r.sweep() }()
+	kept := r.held > 0
+	err := r.read(b, s)
+	if kept && errors.Is(err, ErrGone) {
+		// A container that was restarted has a new cgroup of the same name; ours is the old one.
+		err = r.read(b, s)
+	}
+	return err
+}
+
+// Close gives the descriptors back. It does not wait for a Read that hangs in the kernel: that one gives them back when
+// it returns. Reads after Close answer ErrGone. It may be called twice.
+func (r *Reader) Close() {
+	r.ended.Store(true)
+	r.sweep()
+}
+
+// sweep drops what an ended Reader holds, unless somebody holds the lock, who will sweep after unlocking it.
+func (r *Reader) sweep() {
+	if r.ended.Load() && r.mu.TryLock() {
+		r.drop()
+		r.mu.Unlock()
+	}
+}
+
+func (r *Reader) read(b *Buffer, s *Stats) error {
+	*s = Stats{}
+	if r.ended.Load() {
+		return ErrGone
+	}
+	r.claim()
+	var bad error
+	for i := range r.files {
+		err := r.one(&r.files[i], b, s)
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrGone):
+			r.drop()
+			*s = Stats{}
+			return err
+		default:
+			bad = errors.Join(bad, err)
+		}
+	}
+	return bad
+}
+
+func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
+	if f.absent {
+		return nil
+	}
+	fd := f.fd
+	if fd == closed {
+		var err error
+		if fd, err = r.open(f); err != nil || f.absent {
+			return err
+		}
+		if f.fd == closed {
+			defer unix.Close(fd)
+		}
+	}
+	text, err := b.read(fd, f.long)
+	switch {
+	case errors.Is(err, unix.ENODEV): // kernfs: the directory was removed under the open file
+		return ErrGone
+	case errors.Is(err, unix.EOPNOTSUPP): // the file exists but not for this kind of cgroup
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "read", Path: f.path, Err: err}
+	}
+	if err := f.parse(text, s); err != nil {
+		return fmt.Errorf("parse %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// open opens f, to stay open when the budget covers it. A file that is missing in a cgroup that is there is absent.
+func (r *Reader) open(f *file) (int, error) {
+	fd, err := openRead(f.path)
+	switch {
+	case err == nil && r.held > 0:
+		f.fd = fd
+		return fd, nil
+	case err == nil:
+		r.tree.opened.Add(1)
+		return fd, nil
+	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV):
+		return closed, &os.PathError{Op: "open", Path: f.path, Err: err}
+	}
+	if _, err := os.Stat(f.dir); errors.Is(err, fs.ErrNotExist) {
+		return closed, ErrGone
+	}
+	f.absent = true
+	if r.held > 0 {
+		r.hold(-1)
+	}
+	return closed, nil
+}
+
+// claim asks the budget for what the files need. It is asked at each Read, so a Reader that was refused keeps its files
+// once others have closed theirs.
+func (r *Reader) claim() {
+	if r.held > 0 {
+		return
+	}
+	n := 0
+	for i := range r.files {
+		if !r.files[i].absent {
+			n++
+		}
+	}
+	if n > 0 && r.tree.budget.Acquire(n) {
+		r.hold(n)
+	}
+}
+
+// hold notes that n more descriptors are held, or fewer, which it gives back to the budget.
+func (r *Reader) hold(n int) {
+	r.held += n
+	r.tree.kept.Add(int64(n))
+	if n < 0 {
+		r.tree.budget.Release(-n)
+	}
+}
+
+// drop closes what is open and forgets which files were absent: a cgroup that is made again may have them.
+func (r *Reader) drop() {
+	for i := range r.files {
+		f := &r.files[i]
+		if f.fd != closed {
+			_ = unix.Close(f.fd) // opened for reading: there is nothing to lose
+			f.fd = closed
+		}
+		f.absent = false
+	}
+	r.hold(-r.held)
+}
+
+func openRead(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// read gives the text of the file from its start. The kernel gives a file of one record whole when the buffer is large
+// enough, so one pread does; a long file is read until nothing more comes.
+func (b *Buffer) read(fd int, long bool) ([]byte, error) {
+	if b.b == nil {
+		b.b = make([]byte, 16<<10)
+	}
+	n := 0
+	for {
+		if n == len(b.b) {
+			b.b = append(b.b, make([]byte, len(b.b))...)
+		}
+		got, err := unix.Pread(fd, b.b[n:], int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		n += got
+		if got == 0 || (!long && n < len(b.b)) {
+			return b.b[:n], nil
+		}
+	}
+}

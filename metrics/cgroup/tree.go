@@ -1,0 +1,130 @@
+package cgroup
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/fairlead-dev/fairlead/agent/host"
+)
+
+// Budget grants descriptors; *host.Holder is one.
+type Budget interface {
+	Acquire(n int) bool
+	Release(n int)
+}
+
+// Tree is the cgroup hierarchies of this host and what its Readers share. It is safe for concurrent use.
+type Tree struct {
+	mounts host.Hierarchies
+	budget Budget
+	opened atomic.Uint64
+	kept   atomic.Int64
+}
+
+// NewTree makes a Tree of the hierarchies that are mounted at h. It opens nothing.
+func NewTree(h host.Hierarchies, b Budget) *Tree { return &Tree{mounts: h, budget: b} }
+
+// Opened tells how often a file had to be opened for one single read because the budget refused to keep it.
+func (t *Tree) Opened() uint64 { return t.opened.Load() }
+
+// Kept tells how many descriptors the Tree's Readers hold.
+func (t *Tree) Kept() int { return int(t.kept.Load()) }
+
+// Reader makes the Reader of the cgroup m. It opens nothing before the first Read; whoever has it must Close it.
+func (t *Tree) Reader(m host.Membership) *Reader { return &Reader{tree: t, files: files(t.mounts, m)} }
+
+// format is one kernel file by name and the parser of its text.
+type format struct {
+	name  string
+	parse func(text []byte, s *Stats) error
+	long  bool // one record a line: a read may end before the file does
+}
+
+// files decides which files tell about m: each controller where it is mounted, v1 before v2, because a controller that
+// a v1 hierarchy holds shows nothing in v2.
+func files(h host.Hierarchies, m host.Membership) []file {
+	var out []file
+	add := func(dir string, formats ...format) {
+		for _, f := range formats {
+			out = append(out, file{format: f, dir: dir, path: filepath.Join(dir, f.name), fd: closed})
+		}
+	}
+	v1 := func(controller string) (string, bool) { return below(h.V1[controller], m.V1[controller]) }
+	unified, onUnified := below(h.Unified, m.Unified)
+	v2 := func(controller string) bool { return onUnified && slices.Contains(h.UnifiedControllers, controller) }
+
+	cpu, cpuV1 := v1("cpu")
+	acct, acctV1 := v1("cpuacct")
+	memory, memoryV1 := v1("memory")
+	tasks, pidsV1 := v1("pids")
+
+	if acctV1 {
+		add(acct, v1CPUAcct...)
+	}
+	switch {
+	case cpuV1:
+		add(cpu, v1CPU...)
+	case v2("cpu"):
+		add(unified, v2CPU...)
+	case !acctV1 && onUnified:
+		add(unified, v2CPU[0])
+	}
+	switch {
+	case memoryV1:
+		add(memory, v1Memory...)
+	case v2("memory"):
+		add(unified, v2Memory...)
+	}
+	switch {
+	case pidsV1:
+		add(tasks, pids...)
+	case v2("pids"):
+		add(unified, pids...)
+	}
+	switch {
+	case pidsV1:
+		add(tasks, procs)
+	case cpuV1:
+		add(cpu, procs)
+	case onUnified:
+		add(unified, procs)
+	}
+	return out
+}
+
+// below gives the directory of the cgroup at path in the hierarchy mounted at mount. The root is the machine's, not a
+// container's, and a path that climbs out of our cgroup namespace cannot be read.
+func below(mount, path string) (string, bool) {
+	if mount == "" || path == "" || path == "/" || strings.HasPrefix(path, "/..") {
+		return "", false
+	}
+	return filepath.Join(mount, path), true
+}
+
+// Own cuts from m what the container made inside its own cgroup, so that a container that runs systemd (init.scope) or
+// that Podman started (container/) is measured whole. The container's own directory is named by its id:
+// "ID" with cgroupfs, "something-ID.scope" with systemd.
+func Own(m host.Membership, id string) host.Membership {
+	if id == "" {
+		return m
+	}
+	out := host.Membership{Unified: cut(m.Unified, id), V1: make(map[string]string, len(m.V1))}
+	for controller, path := range m.V1 {
+		out.V1[controller] = cut(path, id)
+	}
+	return out
+}
+
+func cut(path, id string) string {
+	end := 0
+	for part := range strings.SplitSeq(path, "/") {
+		end += len(part)
+		if part == id || strings.HasSuffix(part, "-"+id+".scope") {
+			return path[:end]
+		}
+		end++
+	}
+	return path
+}

@@ -1,0 +1,87 @@
+package metrics
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/metrics/cgroup"
+	"github.com/fairlead-dev/fairlead/metrics/expo"
+)
+
+// target is one container to measure, as decided from a snapshot.
+type target struct {
+	c      *container.Container
+	cgroup host.Membership // of the container as a whole
+	labels []byte          // rendered: id, image, name and Kubernetes' names
+	// network tells that this container answers for its network namespace: a pod's counters are shown once, under
+	// its sandbox, as the kubelet shows them.
+	network bool
+}
+
+// key tells one life of one container from another.
+type key struct {
+	runtime container.Runtime
+	id      container.ID
+	path    string
+	unified string
+	pid     int
+	started time.Time
+}
+
+func (t target) key() key {
+	return key{t.c.Runtime, t.c.ID, t.cgroup.Path(), t.cgroup.Unified, t.c.PID, t.c.Started}
+}
+
+// targets decides which containers of s are measured: those alive in a cgroup of their own. A cgroup is measured once,
+// whoever else claims it: two series of one cgroup would be summed by every dashboard.
+func targets(s *container.Snapshot) []target {
+	if s == nil {
+		return nil
+	}
+	var out []target
+	seen := map[string]bool{}
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		m := cgroup.Own(c.Cgroup, string(c.ID))
+		path := m.Path()
+		if !c.Alive() || path == "" || path == "/" || seen[path] {
+			continue
+		}
+		seen[path] = true
+		out = append(out, target{c: c, cgroup: m, labels: labels(c, path)})
+	}
+	speakers(out)
+	return out
+}
+
+// speakers marks one target for each network namespace: the sandbox, else the first.
+func speakers(ts []target) {
+	speaker := map[host.NetNS]int{}
+	for i, t := range ts {
+		ns := t.c.NetNS
+		if j, taken := speaker[ns]; !ns.IsZero() && (!taken || (t.c.Sandbox && !ts[j].c.Sandbox)) {
+			speaker[ns] = i
+		}
+	}
+	for _, i := range speaker {
+		ts[i].network = true
+	}
+}
+
+// labels renders the labels that cAdvisor and, for pods, the kubelet put on each series of a container.
+func labels(c *container.Container, path string) []byte {
+	var b []byte
+	if pod := c.Pod; pod.Name != "" {
+		b = expo.AppendLabel(b, "container", pod.Container)
+		b = expo.AppendLabel(b, "namespace", pod.Namespace)
+		b = expo.AppendLabel(b, "pod", pod.Name)
+		b = expo.AppendLabel(b, "id", path)
+		b = expo.AppendLabel(b, "image", c.Image)
+		return expo.AppendLabel(b, "name", string(c.ID)) // as cAdvisor does for containerd's containers
+	}
+	b = expo.AppendLabel(b, "id", path)
+	b = expo.AppendLabel(b, "image", c.Image)
+	return expo.AppendLabel(b, "name", cmp.Or(c.Name, string(c.ID)))
+}

@@ -1,0 +1,401 @@
+//go:build kernel
+
+package metrics
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/test/hosttest"
+)
+
+const burnerMark = "FAIRLEAD_METRICS_BURNER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(burnerMark) != "" {
+		burner()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// burner is the process that is measured. It does what its standard input says and answers each line with the CPU time
+// it has used so far, in nanoseconds, by its own account.
+func burner() {
+	var kept [][]byte
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		verb, arg, _ := strings.Cut(lines.Text(), " ")
+		n, _ := strconv.Atoi(arg)
+		switch verb {
+		case "burn": // so many nanoseconds of CPU time
+			for until := used() + int64(n); used() < until; {
+				for range 100_000 {
+				}
+			}
+		case "touch": // so many bytes of private memory
+			b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			for i := 0; i < n; i += 4096 {
+				b[i] = 1
+			}
+			kept = append(kept, b)
+		}
+		fmt.Println(used())
+	}
+	_ = kept
+}
+
+func used() int64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail for oneself
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// testCgroup is a cgroup of this test in each hierarchy that has a controller we read.
+type testCgroup struct {
+	member host.Membership
+	dirs   map[string]string // by controller
+}
+
+// newCgroup makes the cgroup called name. Cleanup removes it.
+func newCgroup(t *testing.T, name string) *testCgroup {
+	t.Helper()
+	hosttest.Root(t)
+	mounts, err := host.DefaultRoot().Cgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/fairlead-test-" + strconv.Itoa(os.Getpid()) + "-" + name
+	g := &testCgroup{member: host.Membership{V1: map[string]string{}}, dirs: map[string]string{}}
+	for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+		switch at, v1 := mounts.V1[controller]; {
+		case v1:
+			g.dirs[controller] = filepath.Join(at, path)
+			g.member.V1[controller] = path
+		case slices.Contains(mounts.UnifiedControllers, controller):
+			g.dirs[controller] = filepath.Join(mounts.Unified, path)
+			g.member.Unified = path
+		case controller != "cpuacct":
+			t.Skipf("this host has no %s controller", controller)
+		}
+	}
+	for _, dir := range g.dirs {
+		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, dir := range g.dirs {
+			if err := g.remove(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return g
+}
+
+// remove waits until the kernel has let go of a process that has just ended.
+func (g *testCgroup) remove(dir string) error {
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if err = os.Remove(dir); err == nil || os.IsNotExist(err) {
+			return nil
+		}
+	}
+	return err
+}
+
+// set writes the first of files that exists: v1's name, then v2's, each as "name value".
+func (g *testCgroup) set(t *testing.T, controller string, files ...string) {
+	t.Helper()
+	for _, f := range files {
+		name, value, _ := strings.Cut(f, " ")
+		path := filepath.Join(g.dirs[controller], name)
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("none of %q in %s", files, g.dirs[controller])
+}
+
+// process is a burner inside the cgroup.
+type process struct {
+	t   *testing.T
+	pid int
+	in  *os.File
+	out *bufio.Scanner
+}
+
+func (g *testCgroup) start(t *testing.T) *process {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), burnerMark+"=1", "GOMAXPROCS=1")
+	read, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = read
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = read.Close()
+	t.Cleanup(func() {
+		_ = in.Close() // ends it
+		if err := cmd.Wait(); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	p := &process{t: t, pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
+	p.do("hello") // it has started, so all that it does from now on is on command
+	for _, dir := range g.dirs {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(p.pid)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// do gives the process a command and waits for its answer: the seconds of CPU time it has used.
+func (p *process) do(command string) float64 {
+	p.t.Helper()
+	if _, err := fmt.Fprintln(p.in, command); err != nil {
+		p.t.Fatal(err)
+	}
+	if !p.out.Scan() {
+		p.t.Fatalf("%q: the process ended", command)
+	}
+	ns, err := strconv.ParseInt(p.out.Text(), 10, 64)
+	if err != nil {
+		p.t.Fatalf("%q: %s", command, p.out.Text())
+	}
+	return float64(ns) / 1e9
+}
+
+func measuring(t *testing.T, c container.Container) (*Metrics, *inventory) {
+	t.Helper()
+	inv := &inventory{more: make(chan struct{})}
+	m, err := New(DefaultConfig(), Deps{
+		Inventory: inv, Root: host.DefaultRoot(), Stats: new(stat.Registry), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Descriptors: host.NewDescriptors(1000).Holder("metrics", 100),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.closeAll)
+	inv.publish(c)
+	return m, inv
+}
+
+// value gives the one series of the family called name.
+func value(t *testing.T, m *Metrics, name string) float64 {
+	t.Helper()
+	all := series(t, m, name+"{")
+	for _, v := range all {
+		if f, err := strconv.ParseFloat(v, 64); err == nil && len(all) == 1 {
+			return f
+		}
+	}
+	t.Fatalf("%s: %v", name, all)
+	return 0
+}
+
+func about(t *testing.T, what string, got, want, tolerance float64) {
+	t.Helper()
+	if math.Abs(got-want) > tolerance*want {
+		t.Errorf("%s: scraped %v, true %v, off by %.2f %%", what, got, want, 100*(got-want)/want)
+	}
+}
+
+func TestWhatAProcessUsedIsInTheVeryNextScrape(t *testing.T) {
+	g := newCgroup(t, "truth")
+	g.set(t, "cpu", "cpu.cfs_quota_us 150000", "cpu.max 150000 100000")
+	g.set(t, "cpu", "cpu.shares 2", "cpu.weight 1")
+	g.set(t, "memory", "memory.limit_in_bytes 268435456", "memory.max 268435456")
+	g.set(t, "pids", "pids.max 64")
+	p := g.start(t)
+	m, _ := measuring(t, container.Container{ID: "truth", Runtime: "containerd", State: container.Running, PID: p.pid, Cgroup: g.member})
+
+	joined := p.do("mark") // what it used before that was not in the cgroup
+	before := value(t, m, "container_cpu_usage_seconds_total")
+	began := p.do("mark")
+	ended := p.do("burn 1000000000")
+	after := value(t, m, "container_cpu_usage_seconds_total")
+	about(t, "CPU time between two scrapes", after-before, ended-began, 0.01)
+	about(t, "CPU time since it joined", after, ended-joined, 0.01)
+	user, system := value(t, m, "container_cpu_user_seconds_total"), value(t, m, "container_cpu_system_seconds_total")
+	if sum := user + system; math.Abs(sum-after) > 0.03 { // cpuacct.stat counts in steps of 10 ms each
+		t.Errorf("user %v and system %v are not %v", user, system, after)
+	}
+
+	const size = 64 << 20
+	usage, rss, set := value(t, m, "container_memory_usage_bytes"), value(t, m, "container_memory_rss"), value(t, m, "container_memory_working_set_bytes")
+	p.do("touch " + strconv.Itoa(size))
+	about(t, "memory usage", value(t, m, "container_memory_usage_bytes")-usage, size, 0.03)
+	about(t, "rss", value(t, m, "container_memory_rss")-rss, size, 0.02)
+	about(t, "working set", value(t, m, "container_memory_working_set_bytes")-set, size, 0.03)
+	if most := value(t, m, "container_memory_max_usage_bytes"); most < usage+size*0.97 {
+		t.Errorf("highest usage %v", most)
+	}
+
+	for name, want := range map[string]float64{
+		"container_spec_cpu_quota": 150000, "container_spec_cpu_period": 100000, "container_spec_cpu_shares": 2,
+		"container_spec_memory_limit_bytes": 268435456, "container_threads_max": 64, "container_processes": 1,
+		"machine_cpu_cores": onlineCPUs(t),
+	} {
+		if got := value(t, m, name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := value(t, m, "container_threads"); got != float64(len(tasks)) {
+		t.Errorf("%v threads, the process has %d", got, len(tasks))
+	}
+	if got := value(t, m, "container_cpu_cfs_periods_total"); got < 5 {
+		t.Errorf("%v enforcement periods in a second of work", got)
+	}
+	if text := text(t, m); !strings.Contains(text, `id="/fairlead-test-`) {
+		t.Error("the id label is not the cgroup's path")
+	}
+}
+
+func onlineCPUs(t *testing.T) float64 {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "nproc", "--all").Output()
+	if err != nil {
+		t.Skipf("nproc (coreutils): %v", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(n)
+}
+
+func TestARemovedCgroupIsGoneAndAnotherOfItsNameIsRead(t *testing.T) {
+	g := newCgroup(t, "gone")
+	m, _ := measuring(t, container.Container{ID: "gone", Runtime: "containerd", State: container.Running, Cgroup: g.member})
+	if got := value(t, m, "container_threads"); got != 0 || m.kept() == 0 {
+		t.Errorf("%v threads in an empty cgroup, %v descriptors kept", got, m.kept())
+	}
+	for _, dir := range g.dirs {
+		if err := g.remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := series(t, m, "container_"); len(got) != 0 || m.cost.gone.Value() != 1 {
+		t.Errorf("gone (%d) but shown: %v", m.cost.gone.Value(), got)
+	}
+	if got := m.kept(); got != 0 {
+		t.Errorf("%v descriptors of a removed cgroup are kept", got)
+	}
+	for _, dir := range g.dirs {
+		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+	}
+	g.set(t, "pids", "pids.max 7")
+	if got := value(t, m, "container_threads_max"); got != 7 || m.kept() == 0 {
+		t.Errorf("limit %v, %v descriptors", got, m.kept())
+	}
+	// Between two scrapes it is removed and made again: the kept descriptors are the old one's.
+	for _, dir := range g.dirs {
+		if err := g.remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.set(t, "pids", "pids.max 9")
+	if got := value(t, m, "container_threads_max"); got != 9 || m.cost.gone.Value() != 1 {
+		t.Errorf("limit %v, %d gone", got, m.cost.gone.Value())
+	}
+}
+
+// BenchmarkScrapeOfRealCgroups measures what the kernel's part of a scrape costs.
+func BenchmarkScrapeOfRealCgroups(b *testing.B) {
+	mounts, err := host.DefaultRoot().Cgroups()
+	if err != nil {
+		b.Fatal(err)
+	}
+	const n = 100
+	var cs []container.Container
+	made := map[string]bool{}
+	b.Cleanup(func() {
+		for dir := range made {
+			if err := os.Remove(dir); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	for i := range n {
+		path := fmt.Sprintf("/fairlead-test-%d-%d", os.Getpid(), i)
+		c := container.Container{ID: container.ID(strconv.Itoa(i)), Name: path, State: container.Running}
+		c.Cgroup.V1 = map[string]string{}
+		mkdir := func(mount string) string {
+			if dir := filepath.Join(mount, path); !made[dir] {
+				if err := os.Mkdir(dir, 0o755); err != nil {
+					b.Fatal(err)
+				}
+				made[dir] = true
+			}
+			return path
+		}
+		for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+			if at, ok := mounts.V1[controller]; ok {
+				c.Cgroup.V1[controller] = mkdir(at)
+			} else if mounts.Unified != "" {
+				c.Cgroup.Unified = mkdir(mounts.Unified)
+			}
+		}
+		cs = append(cs, c)
+	}
+	for kind, budget := range map[string]int{"kept": 10_000, "opened": 0} {
+		b.Run(kind, func(b *testing.B) {
+			inv := &inventory{more: make(chan struct{})}
+			m, err := New(DefaultConfig(), Deps{
+				Inventory: inv, Root: host.DefaultRoot(), Stats: new(stat.Registry), Log: slog.New(slog.DiscardHandler),
+				Descriptors: host.NewDescriptors(budget).Holder("metrics", 100),
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer m.closeAll()
+			inv.publish(cs...)
+			before := used()
+			for b.Loop() {
+				m.scrape(gzipText).recycle()
+			}
+			b.ReportMetric(float64(used()-before)/1e3/float64(b.N)/n, "cpu-us/container")
+		})
+	}
+}

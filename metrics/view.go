@@ -1,0 +1,127 @@
+package metrics
+
+import (
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/metrics/cgroup"
+)
+
+// view is what one scrape reads: it is replaced as a whole and never modified after that.
+type view struct {
+	snap   *container.Snapshot
+	slots  []*slot
+	byLink map[int][]byte // host link index → rendered labels with the interface's name
+	// inside are the slots whose counters must be read in their own network namespace.
+	inside []*slot
+}
+
+// slot is one container with what is open for it.
+type slot struct {
+	key     key
+	runtime container.Runtime
+	id      container.ID
+	name    string
+	started time.Time
+	labels  []byte
+	reader  *cgroup.Reader
+	net     network
+	life    *life
+}
+
+// life is what a container keeps from one view to the next.
+type life struct {
+	busy   sync.Mutex // held while its cgroup is read: a read that hangs is not joined by another
+	failed bool       // the last read failed; guarded by busy
+}
+
+// sync makes the view that of snap: opens what is new, closes what is gone, keeps the rest. An older snapshot than the
+// one in use is passed over: the followed one and the one asked for by a scrape may overtake each other.
+func (m *Metrics) sync(snap *container.Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.view.snap; snap == nil || (m.tree != nil && old != nil && (snap == old || snap.Seq < old.Seq)) {
+		return
+	}
+	if !m.findTree() {
+		return
+	}
+	have := make(map[key]*slot, len(m.view.slots))
+	for _, s := range m.view.slots {
+		have[s.key] = s
+	}
+	// Without knowing our own namespace, a container that shares it could not be told from one that does not.
+	own, err := host.StatNetNS(filepath.Join(m.deps.Root.Proc, "self/ns/net"))
+	ours := func(ns host.NetNS) bool { return err != nil || ns == own }
+	next := view{snap: snap, byLink: map[int][]byte{}}
+	for _, t := range targets(snap) {
+		k := t.key()
+		s := &slot{
+			key: k, runtime: t.c.Runtime, id: t.c.ID, name: t.c.Name, started: t.c.Started, labels: t.labels,
+		}
+		old := have[k]
+		if delete(have, k); old != nil {
+			s.reader, s.life = old.reader, old.life
+		} else {
+			s.reader, s.life = m.tree.Reader(t.cgroup), new(life)
+		}
+		s.net = m.network(t, old, ours)
+		for _, l := range s.net.links {
+			next.byLink[l.index] = interfaceLabels(s.labels, l.name)
+		}
+		if s.net.inside != "" {
+			next.inside = append(next.inside, s)
+		}
+		next.slots = append(next.slots, s)
+	}
+	for _, gone := range have {
+		gone.reader.Close()
+	}
+	m.view = next
+}
+
+// current gives the view of the newest snapshot.
+func (m *Metrics) current() view {
+	m.sync(m.deps.Inventory.Snapshot())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.view
+}
+
+// findTree finds the cgroup hierarchies once. Until that succeeds it is tried again at each sync.
+func (m *Metrics) findTree() bool {
+	if m.tree != nil {
+		return true
+	}
+	mounts, err := m.deps.Root.Cgroups()
+	if err != nil {
+		if m.cost.failed("mounts").Inc(); !m.treeless {
+			m.deps.Log.Error("cgroup hierarchies not found: no container can be measured", "err", err)
+		}
+		m.treeless = true
+		return false
+	}
+	m.treeless = false
+	m.deps.Log.Info("cgroup hierarchies found", "mode", mounts.Mode())
+	m.tree = cgroup.NewTree(mounts, m.deps.Descriptors)
+	return true
+}
+
+// currentTree gives the tree, or nil while there is none.
+func (m *Metrics) currentTree() *cgroup.Tree {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tree
+}
+
+func (m *Metrics) closeAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.view.slots {
+		s.reader.Close()
+	}
+	m.view = view{}
+}
