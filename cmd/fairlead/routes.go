@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/api"
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/agent/supervisor"
+	"github.com/fairlead-dev/fairlead/logship"
+	"github.com/fairlead-dev/fairlead/metrics"
+	"github.com/fairlead-dev/fairlead/overlay"
+)
+
+type httpFunc func(http.ResponseWriter, *http.Request)
+
+func (f httpFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { f(w, r) }
+
+// routes are the operator API: what the commands print is what these answer.
+func (d *daemon) routes(s *api.Server) {
+	s.Handle("GET /v1/status", func(*http.Request) (any, error) { return d.status(), nil })
+	s.Handle("GET /v1/containers", func(r *http.Request) (any, error) { return d.containers(r.Context()) })
+	s.Handle("GET /v1/networks", func(*http.Request) (any, error) { return d.overlay.Networks(), nil })
+	s.Handle("GET /v1/logs", func(*http.Request) (any, error) {
+		return logsAnswer{d.logship.Streams(), d.logship.Sinks()}, nil
+	})
+	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
+}
+
+// statusAnswer is what `fairlead status` shows.
+type statusAnswer struct {
+	Version  string                   `json:"version"`
+	Node     string                   `json:"node"`
+	Wrong    []string                 `json:"wrong"` // empty when all is well
+	Parts    []supervisor.PartHealth  `json:"parts"`
+	Runtimes []container.RuntimeState `json:"runtimes"`
+	Networks []overlay.NetworkStatus  `json:"networks"`
+	Sinks    []logship.SinkStatus     `json:"sinks"`
+}
+
+func (d *daemon) status() statusAnswer {
+	s := statusAnswer{
+		Version: version, Node: d.file.Node.Name, Wrong: []string{},
+		Parts: d.super.Health(), Runtimes: d.inventory.Snapshot().Runtimes, Networks: d.overlay.Networks(), Sinks: d.logship.Sinks(),
+	}
+	for _, p := range s.Parts {
+		if p.State != supervisor.Running {
+			s.Wrong = append(s.Wrong, fmt.Sprintf("part %s is %s: %s", p.Name, p.State, p.LastError))
+		}
+	}
+	for _, r := range s.Runtimes {
+		if !r.Answered {
+			s.Wrong = append(s.Wrong, fmt.Sprintf("runtime %s does not answer on %s: %s", r.Name, r.Socket, r.Error))
+		}
+	}
+	for _, k := range s.Sinks {
+		if !k.Up && k.Error != "" {
+			s.Wrong = append(s.Wrong, fmt.Sprintf("sink %s: %s", k.Name, k.Error))
+		}
+	}
+	return s
+}
+
+type logsAnswer struct {
+	Streams []logship.StreamStatus `json:"streams"`
+	Sinks   []logship.SinkStatus   `json:"sinks"`
+}
+
+// psRow is one container as `fairlead ps` shows it.
+type psRow struct {
+	container.Container
+	Usage *metrics.Usage `json:"usage,omitempty"`
+	CPUs  *float64       `json:"cpus,omitempty"` // cores in use, measured over psInterval
+	Addrs []netip.Addr   `json:"addrs,omitempty"`
+}
+
+// psInterval is the time over which `fairlead ps` measures CPU use.
+const psInterval = 250 * time.Millisecond
+
+func (d *daemon) containers(ctx context.Context) ([]psRow, error) {
+	before, err := d.metrics.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(psInterval):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	after, err := d.metrics.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	type key struct {
+		runtime container.Runtime
+		id      container.ID
+	}
+	first, last := map[key]*metrics.Usage{}, map[key]*metrics.Usage{}
+	for i, u := range before {
+		first[key{u.Runtime, u.ID}] = &before[i]
+	}
+	for i, u := range after {
+		last[key{u.Runtime, u.ID}] = &after[i]
+	}
+	rows := []psRow{}
+	for _, c := range d.inventory.Snapshot().Containers {
+		k := key{c.Runtime, c.ID}
+		row := psRow{Container: c, Usage: last[k], CPUs: rate(first[k], last[k])}
+		for _, a := range c.Attachments {
+			row.Addrs = append(row.Addrs, a.Addrs...)
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// rate gives the cores used between two readings, or nil when it is not known.
+func rate(a, b *metrics.Usage) *float64 {
+	if a == nil || b == nil || a.CPUSeconds == nil || b.CPUSeconds == nil || !b.At.After(a.At) {
+		return nil
+	}
+	return new((*b.CPUSeconds - *a.CPUSeconds) / b.At.Sub(a.At).Seconds())
+}
+
+func (d *daemon) examine() []host.Finding {
+	out := d.file.root().Examine()
+	runtimes := d.inventory.Snapshot().Runtimes
+	if len(runtimes) == 0 {
+		out = append(out, host.Finding{What: "runtimes", Found: "none answers", Advice: "start one; it is found by its socket"})
+	}
+	for _, r := range runtimes {
+		f := host.Finding{What: "runtime " + string(r.Name), OK: r.Answered, Found: fmt.Sprintf("%d containers on %s", r.Count, r.Socket)}
+		if !r.Answered {
+			f.Found, f.Advice = r.Error, "its containers are kept as last seen until it answers"
+		}
+		out = append(out, f)
+	}
+	return append(out, d.overlay.Examine()...)
+}
