@@ -11,8 +11,8 @@ import (
 
 // MainInNetNS is for TestMain: it runs the tests in a copy of the test binary that has a network namespace of its own,
 // so that whole parts of the agent, whose goroutines run on any thread, see that host. It does not return. Without
-// root the tests run where they are, and skip by Root.
-func MainInNetNS(m *testing.M) {
+// root the tests run where they are, and skip by Root. after is called when the tests have ended.
+func MainInNetNS(m *testing.M, after ...func()) {
 	const mark = "FAIRLEAD_TEST_IN_NETNS"
 	switch {
 	case os.Geteuid() != 0:
@@ -22,7 +22,11 @@ func MainInNetNS(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
-		os.Exit(m.Run())
+		code := m.Run()
+		for _, f := range after {
+			f()
+		}
+		os.Exit(code)
 	}
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
 	c.Env = append(os.Environ(), mark+"=1")

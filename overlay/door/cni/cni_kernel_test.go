@@ -32,7 +32,12 @@ import (
 	"github.com/fairlead-dev/fairlead/test/hosttest"
 )
 
-func TestMain(m *testing.M) { hosttest.MainInNetNS(m) }
+func TestMain(m *testing.M) { hosttest.MainInNetNS(m, removePlugin) }
+
+// pluginDir is where buildPlugin put the binary.
+var pluginDir string
+
+func removePlugin() { _ = os.RemoveAll(pluginDir) }
 
 // world is one host: this test binary's own network namespace, the built plugin, and an agent that can be restarted.
 type world struct {
@@ -68,6 +73,7 @@ var buildPlugin = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	pluginDir = dir
 	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "fairlead-cni"), "github.com/fairlead-dev/fairlead/cmd/fairlead-cni").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build plugin: %w\n%s", err, out)
