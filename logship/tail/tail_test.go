@@ -238,3 +238,53 @@ func TestPinsKeepARotatedFileUntilItIsReleasedAndNoLonger(t *testing.T) {
 		t.Errorf("%d links after the sweep, want that of the other agent", count())
 	}
 }
+
+// A reader raises Seen while Touch compares it with the file's size: the size must not be the older of the two, or the
+// file looks truncated and is sent again.
+func TestAFileThatGrowsUnderItsReaderIsNotTakenForTruncated(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.log")
+	write(t, path, "begin\n")
+	s := series(t, path)
+	g := s.Last()
+	done := make(chan struct{})
+	for _, work := range []func(){
+		func() {
+			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			for range 20000 {
+				_, _ = f.WriteString("line\n")
+			}
+		},
+		func() {
+			size, _, _ := g.Stat()
+			for range 40000 {
+				buf := make([]byte, 64)
+				n, _ := g.ReadAt(buf, size)
+				size += int64(n)
+			}
+		},
+	} {
+		go func() {
+			work()
+			done <- struct{}{}
+		}()
+	}
+	for running := 2; running > 0; {
+		select {
+		case <-done:
+			running--
+		default:
+			if _, err := s.Touch(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if g.Cut() || s.Last() != g {
+		t.Fatal("the file was taken for truncated")
+	}
+}

@@ -1,0 +1,313 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent"
+)
+
+// listTogether is how many containers are inspected at the same time by one List.
+const listTogether = 8
+
+// docker speaks the Docker Engine API, which Podman's service answers as well. The client is net/http: Docker's own Go
+// module refuses old engines (API 1.41) and brings a tracing stack.
+type docker struct {
+	name   Runtime
+	socket string
+	client *http.Client
+
+	mu  sync.Mutex
+	api string // the newest API version that the engine speaks, asked at each Watch; "" asks for its default
+}
+
+func newDocker(name Runtime, socket string) *docker {
+	return &docker{name: name, socket: socket, client: &http.Client{Transport: unixTransport(socket)}}
+}
+
+// Name implements Source.
+func (d *docker) Name() Runtime { return d.name }
+
+// Socket implements Source.
+func (d *docker) Socket() string { return d.socket }
+
+// Ping implements Source.
+func (d *docker) Ping(ctx context.Context) error {
+	resp, err := d.open(ctx, "/_ping", nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, resp.Body) // so that the connection can be used again
+	return errors.Join(err, resp.Body.Close())
+}
+
+type dockerVersion struct {
+	APIVersion string `json:"ApiVersion"`
+	Components []struct{ Name string }
+}
+
+// kind tells Podman from Docker: its engine names itself.
+func (v dockerVersion) kind() string {
+	for _, c := range v.Components {
+		if strings.Contains(c.Name, "Podman") {
+			return "podman"
+		}
+	}
+	return "docker"
+}
+
+func (d *docker) version(ctx context.Context) (v dockerVersion, err error) {
+	if err = d.ask(ctx, "/version", nil, &v); err == nil && v.APIVersion == "" {
+		err = errors.New("ask version: the answer is not a container engine's")
+	}
+	return v, err
+}
+
+// Watch implements Source by /events.
+func (d *docker) Watch(ctx context.Context, changed func(Handle)) error {
+	v, err := within(ctx, d.version)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.api = v.APIVersion
+	d.mu.Unlock()
+	resp, err := d.open(ctx, d.path("/events"), url.Values{"filters": {`{"type":["container"]}`}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	changed("") // the engine sends its header after it has subscribed
+	for events := json.NewDecoder(resp.Body); ; {
+		var e dockerEvent
+		if err := events.Decode(&e); err != nil {
+			return fmt.Errorf("read event: %w", err)
+		}
+		if id := e.id(); id != "" && e.matters() {
+			changed(Handle(id))
+		}
+	}
+}
+
+type dockerEvent struct {
+	Action string
+	Status string `json:"status"` // Podman 4 leaves Action empty for some
+	ID     string `json:"id"`
+	Actor  struct{ ID string }
+}
+
+func (e *dockerEvent) id() string {
+	if e.Actor.ID != "" {
+		return e.Actor.ID
+	}
+	return e.ID
+}
+
+// matters leaves out what changes no container and comes often: health checks and other exec, attach, copies. An
+// action that is not known here matters.
+func (e *dockerEvent) matters() bool {
+	action, _, _ := strings.Cut(or(e.Action, e.Status), ":")
+	for _, idle := range []string{"exec", "health_status", "top", "resize", "attach", "detach", "archive-path", "extract-to-dir", "export", "kill", "copy"} {
+		if strings.HasPrefix(action, idle) {
+			return false
+		}
+	}
+	return true
+}
+
+// List implements Source by one list and an inspection of each container.
+func (d *docker) List(ctx context.Context) ([]Container, error) {
+	var ids []struct{ ID string }
+	err := bounded(ctx, answerWithin, func(ctx context.Context) error {
+		return d.ask(ctx, d.path("/containers/json"), url.Values{"all": {"1"}}, &ids)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Container, len(ids))
+	gone := make([]bool, len(ids))
+	work := make(chan int, len(ids))
+	for i := range ids {
+		work <- i
+	}
+	close(work)
+	g := agent.NewGroup(ctx)
+	for range min(listTogether, len(ids)) {
+		g.Go(func(ctx context.Context) error {
+			for i := range work {
+				c, err := within(ctx, func(ctx context.Context) (Container, error) { return d.Get(ctx, Handle(ids[i].ID)) })
+				if gone[i] = errors.Is(err, ErrGone); err != nil && !gone[i] {
+					return err
+				}
+				found[i] = c
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var out []Container
+	for i, c := range found {
+		if !gone[i] {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// Get implements Source.
+func (d *docker) Get(ctx context.Context, h Handle) (Container, error) {
+	var i inspected
+	if err := d.ask(ctx, d.path("/containers/"+url.PathEscape(string(h))+"/json"), nil, &i); err != nil {
+		return Container{}, fmt.Errorf("inspect %s: %w", h, err)
+	}
+	return i.container(d.name), nil
+}
+
+// inspected is what we read of an inspection.
+type inspected struct {
+	ID      string `json:"Id"`
+	Name    string
+	Created time.Time
+	LogPath string
+	State   struct {
+		Status                string
+		Running, Paused, Dead bool
+		OOMKilled             bool
+		Pid, ExitCode         int
+		StartedAt, FinishedAt time.Time
+	}
+	Config struct {
+		Image  string
+		Labels map[string]string
+	}
+	HostConfig struct {
+		Memory              int64
+		NanoCpus            int64
+		CPUQuota, CPUPeriod int64
+		PidsLimit           int64
+		LogConfig           struct{ Type, Path string }
+	}
+	GraphDriver struct {
+		Data map[string]string
+	}
+	Mounts []struct {
+		Type, Name, Source, Destination string
+		RW                              bool
+	}
+}
+
+func (i *inspected) container(runtime Runtime) Container {
+	c := Container{
+		ID: ID(i.ID), Runtime: runtime, Image: i.Config.Image, Labels: i.Config.Labels,
+		State: i.state(), ExitCode: i.State.ExitCode, OOMKilled: i.State.OOMKilled, PID: i.State.Pid,
+		Created: known(i.Created), Started: known(i.State.StartedAt), Finished: known(i.State.FinishedAt),
+		Log: i.log(runtime),
+		Rootfs: Rootfs{
+			Upper: i.GraphDriver.Data["UpperDir"], Lower: splitPaths(i.GraphDriver.Data["LowerDir"]), Path: i.GraphDriver.Data["MergedDir"],
+		},
+		Limits: Limits{
+			MemoryBytes: max(0, i.HostConfig.Memory),
+			CPUs:        float64(i.HostConfig.NanoCpus) / 1e9,
+			Pids:        max(0, i.HostConfig.PidsLimit),
+		},
+	}
+	if c.Limits.CPUs == 0 {
+		c.Limits.CPUs = cpus(i.HostConfig.CPUQuota, i.HostConfig.CPUPeriod)
+	}
+	for _, m := range i.Mounts {
+		c.Mounts = append(c.Mounts, Mount{Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, ReadOnly: !m.RW})
+	}
+	c.Pod = podOf(c.Labels)
+	c.Sandbox = c.Labels["io.kubernetes.docker.type"] == "podsandbox"
+	c.Name = c.Label("fairlead.name", or(c.Pod.Container, or(strings.TrimPrefix(i.Name, "/"), i.ID)))
+	return c
+}
+
+func (i *inspected) state() State {
+	switch i.State.Status {
+	case "paused":
+		return Paused
+	case "running", "restarting":
+		if i.State.Pid == 0 {
+			return Exited // between two attempts
+		}
+		return Running
+	case "stopping", "removing", "stopped": // Podman's "stopped" is an exited one that is not yet cleaned up
+		return Stopping
+	case "created", "configured", "initialized":
+		return Created
+	}
+	return Exited
+}
+
+// log tells the file and its format. Podman's json-file is another name of its k8s-file, which writes CRI's lines.
+func (i *inspected) log(runtime Runtime) Log {
+	l := Log{Driver: i.HostConfig.LogConfig.Type, Path: or(i.LogPath, i.HostConfig.LogConfig.Path)}
+	switch {
+	case l.Path == "":
+	case runtime.kind() == "podman" && slices.Contains([]string{"k8s-file", "json-file"}, l.Driver):
+		l.Format = CRI
+	case runtime.kind() == "docker" && l.Driver == "json-file":
+		l.Format = DockerJSON
+	default:
+		l.Path = "" // not lines of text
+	}
+	return l
+}
+
+func (d *docker) path(p string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.api == "" {
+		return p
+	}
+	return "/v" + d.api + p
+}
+
+// ask asks one question and reads the whole JSON answer into out.
+func (d *docker) ask(ctx context.Context, path string, query url.Values, out any) error {
+	resp, err := d.open(ctx, path, query)
+	if err != nil {
+		return err
+	}
+	err = json.NewDecoder(resp.Body).Decode(out)
+	if err != nil {
+		err = fmt.Errorf("read answer to %s: %w", path, err)
+	}
+	return errors.Join(err, resp.Body.Close())
+}
+
+func (d *docker) open(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	u := url.URL{Scheme: "http", Host: "engine", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500)) // what it says is for people; the status decides
+	_ = resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound && strings.Contains(path, "/containers/") {
+		return nil, ErrGone
+	}
+	return nil, fmt.Errorf("%s: %s: %s", path, resp.Status, strings.TrimSpace(string(text)))
+}
