@@ -105,7 +105,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	if d.super.Notify, err = supervisor.NotifierFromEnv(os.LookupEnv); err != nil {
 		return nil, err
 	}
-	if d.inventory, err = container.New(container.DefaultConfig(), container.Deps{
+	if d.inventory, err = container.New(f.Runtimes, container.Deps{
 		Log: part("inventory"), Stat: stats, Host: f.root(),
 	}); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/fairlead-dev/fairlead/agent/config"
+	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/logship"
 	"github.com/fairlead-dev/fairlead/metrics"
@@ -28,6 +29,8 @@ type File struct {
 	Listen   string `yaml:"listen" doc:"address:port of /metrics and /healthz; :9478 opens it to the network"`
 	Log      Log    `yaml:"log" doc:"the agent's own log, on standard error"`
 	Host     Host   `yaml:"host" doc:"where the host's proc and sysfs are mounted; in a pod, elsewhere"`
+
+	Runtimes container.Config `yaml:"runtimes" doc:"where container runtimes are looked for; usual ones are found without a word"`
 
 	Overlay overlay.Config `yaml:"overlay" doc:"addresses for containers and paths between hosts"`
 	Metrics metrics.Config `yaml:"metrics" doc:"what is read from cgroups at each scrape"`
@@ -65,6 +68,7 @@ func defaultFile() File {
 		Listen:   "127.0.0.1:9478",
 		Log:      Log{Level: "info", Format: "text"},
 		Host:     Host{Proc: "/proc", Sys: "/sys"},
+		Runtimes: container.DefaultConfig(),
 		Overlay:  overlay.DefaultConfig(),
 		Metrics:  metrics.DefaultConfig(),
 		Logship:  logship.DefaultConfig(),
@@ -101,7 +105,7 @@ func (f File) Validate() error {
 	if f.Log.Format != "text" && f.Log.Format != "json" {
 		problem("log.format", "expected text or json, found %q", f.Log.Format)
 	}
-	problems = append(problems, f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate())
+	problems = append(problems, config.Under("runtimes", f.Runtimes.Validate()), f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate())
 	return errors.Join(problems...)
 }
 
