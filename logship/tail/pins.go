@@ -160,10 +160,11 @@ func mountPinDir(dir string) (string, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return "", fmt.Errorf("find mount: %w", err)
 	}
-	for dir != "/" {
-		if up, err := mount(filepath.Dir(dir)); err != nil || up != id {
-			break
-		}
+	above := func() bool { // what cannot be asked counts as another mount
+		up, err := mount(filepath.Dir(dir))
+		return err == nil && up == id
+	}
+	for dir != "/" && above() {
 		dir = filepath.Dir(dir)
 	}
 	return filepath.Join(dir, PinDir), nil
