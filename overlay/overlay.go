@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"sync"
 	"time"
 
@@ -149,6 +150,29 @@ type Request struct {
 	Addr    netip.Addr     // a fixed address, or invalid for any
 }
 
+// InvalidRequestError is a request that could never be served.
+type InvalidRequestError struct{ Reason string }
+
+func (e *InvalidRequestError) Error() string { return e.Reason }
+
+var (
+	// ownerForm is the CNI spec's form of a container id; its length leaves room in a link's alias, of which the
+	// kernel keeps 255 bytes (IFALIASZ).
+	ownerForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$`)
+	// ifNameForm is what the kernel takes for a device (dev_valid_name), and a little less.
+	ifNameForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
+)
+
+func (r Request) validate() error {
+	if !ownerForm.MatchString(r.Owner) {
+		return &InvalidRequestError{fmt.Sprintf("container id: expected 1 to 160 letters, digits, '_', '.' and '-', beginning with a letter or digit, found %q", r.Owner)}
+	}
+	if !ifNameForm.MatchString(r.IfName) {
+		return &InvalidRequestError{fmt.Sprintf("interface name: expected 1 to 15 letters, digits, '_', '.' and '-', found %q", r.IfName)}
+	}
+	return nil
+}
+
 // UnknownNetworkError names the networks that there are.
 type UnknownNetworkError struct {
 	Name  string
@@ -163,6 +187,9 @@ func (e *UnknownNetworkError) Error() string {
 // Asking again for the same key, namespace and network gives the same attachment; when it fails nothing is left.
 // It blocks for some milliseconds.
 func (o *Overlay) Attach(ctx context.Context, r Request) (plan.Attachment, error) {
+	if err := r.validate(); err != nil {
+		return plan.Attachment{}, err
+	}
 	s, err := o.current(ctx)
 	if err != nil {
 		return plan.Attachment{}, err

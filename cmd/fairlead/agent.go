@@ -143,8 +143,8 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 
 	// They stop in the reverse order: whoever uses another comes after it.
 	d.parts = []agent.Part{
-		{Name: "api", Run: operators.Run},
-		{Name: "http", Run: web.Run},
+		operators.Part(),
+		web.Part(),
 		{Name: "inventory", Run: d.inventory.Run},
 		{Name: "overlay", Run: d.overlay.Run},
 		{Name: "cni", Run: door.Run},

@@ -240,11 +240,14 @@ func refuse(code wire.Code, msg string, cause error) wire.Response {
 // code gives the spec's code for an error of the overlay.
 func code(err error) wire.Code {
 	var unknown *overlay.UnknownNetworkError
+	var invalid *overlay.InvalidRequestError
 	switch {
 	case errors.Is(err, overlay.ErrNotReady), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return wire.CodeTryLater
 	case errors.As(err, &unknown):
 		return wire.CodeInvalidConfig
+	case errors.As(err, &invalid):
+		return wire.CodeInvalidEnv
 	}
 	return wire.CodeFailed
 }

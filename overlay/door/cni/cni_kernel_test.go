@@ -68,7 +68,11 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
+// buildPlugin gives a directory with the plugin: that of FAIRLEAD_CNI_DIR where there is no Go, else a fresh build.
 var buildPlugin = sync.OnceValues(func() (string, error) {
+	if dir := os.Getenv("FAIRLEAD_CNI_DIR"); dir != "" {
+		return dir, nil
+	}
 	dir, err := os.MkdirTemp("", "fairlead-cni-")
 	if err != nil {
 		return "", err
@@ -83,7 +87,7 @@ var buildPlugin = sync.OnceValues(func() (string, error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	hosttest.Require(t, "ip", "nft", "ping", "nsenter", "go")
+	hosttest.Require(t, "ip", "nft", "ping", "nsenter")
 	bin, err := buildPlugin()
 	if err != nil {
 		t.Fatal(err)
@@ -561,11 +565,16 @@ func TestErrorsAreTheSpecs(t *testing.T) {
 		{"unknown network", `{"cniVersion":"1.0.0","name":"green","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 7, `no network "green" on this host; there are ["blue"]`},
 		{"unknown version", `{"cniVersion":"9.9.9","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 1, `found "9.9.9"`},
 		{"namespace gone", `{"cniVersion":"1.0.0","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, "/proc/1/ns/none", 3, "cannot be opened"},
+		{"an id that no alias can hold", `{"cniVersion":"1.0.0","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 4, "expected 1 to 160 letters"},
 		{"bad JSON", `{"cniVersion":`, ns.Path, 6, "decode network configuration"},
 	} {
+		id := "x"
+		if strings.Contains(c.name, "id") {
+			id = strings.Repeat("x", 200)
+		}
 		bin, _ := buildPlugin()
 		cmd := exec.Command(filepath.Join(bin, "fairlead-cni"))
-		cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=x", "CNI_IFNAME=eth0", "CNI_NETNS=" + c.ns}
+		cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + id, "CNI_IFNAME=eth0", "CNI_NETNS=" + c.ns}
 		cmd.Stdin = strings.NewReader(strings.ReplaceAll(c.conf, "SOCKET", w.socket))
 		out, err := cmd.Output()
 		var e types.Error
