@@ -101,13 +101,15 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 	if err := s.journal.Append(detachRecord(a.Key)); err != nil {
 		return err
 	}
+	s.table.leave(a) // first: what goes from the kernel now is not to be put right
 	if err := s.kernel.Apply(ctx, plan.Detach(a)); err != nil {
+		s.table.put(a)
 		return err
 	}
 	if err := s.journal.Append(goneRecord(a.Key)); err != nil {
 		return err
 	}
-	s.table.drop(a)
+	s.table.free(a)
 	s.changed()
 	poke(s.retired)
 	s.o.detached.Inc()

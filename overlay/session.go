@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +25,9 @@ const (
 	syncEvery = time.Second
 	// gatherRetired is how long links are gathered before one message deletes them all.
 	gatherRetired = 20 * time.Millisecond
+	// gatherRepair is how long changes are gathered before one look at the kernel: whoever flushes routes makes many
+	// events, and his next one should find us done, not fighting him line by line.
+	gatherRepair = 300 * time.Millisecond
 	// compactAbove is the journal's size, in bytes, from which on it is rewritten.
 	compactAbove = 1 << 20
 )
@@ -204,7 +209,7 @@ func (s *session) rememberSysctls(have map[string]string) error {
 func (s *session) run(ctx context.Context) error {
 	g := agent.NewGroup(ctx)
 	g.Go(s.followStore)
-	g.Go(s.watchLinks)
+	g.Go(s.watch)
 	g.Go(s.deleteRetired)
 	g.Go(s.publish)
 	g.Go(s.keepRight)
@@ -232,17 +237,39 @@ func (s *session) followStore(ctx context.Context) error {
 	}
 }
 
-// watchLinks ends the attachments of containers whose namespace, and with it the link, is gone without a DEL.
-func (s *session) watchLinks(ctx context.Context) error {
-	return s.kernel.WatchLinks(ctx, func(name string) {
-		if strings.HasPrefix(name, plan.VXLANPrefix) {
-			poke(s.repair)
-			return
+// watch looks at what happens in the kernel: a container's link that is gone ends its attachment, and whatever else is
+// missing of ours is put right.
+func (s *session) watch(ctx context.Context) error {
+	return s.kernel.Watch(ctx, func(c kernel.Change) {
+		if _, attached := s.table.keyOf(c.LinkGone); attached || c.Lost {
+			s.endVanished(ctx, c.LinkGone)
 		}
-		if _, attached := s.table.keyOf(name); attached || name == "" {
-			s.endVanished(ctx, name)
+		if s.concerns(c) {
+			poke(s.repair)
 		}
 	})
+}
+
+// concerns tells whether something may have to be put right after c. What a detach removes itself does not count: it
+// leaves the table first.
+func (s *session) concerns(c kernel.Change) bool {
+	switch {
+	case c.Settings, c.Lost:
+		return true
+	case c.LinkGone != "":
+		return strings.HasPrefix(c.LinkGone, plan.VXLANPrefix)
+	case c.LinkSet != "":
+		return strings.HasPrefix(c.LinkSet, plan.VXLANPrefix)
+	case c.Route.IsValid():
+		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr())
+	}
+	return s.table.has(c.Neigh) || s.isPeer(c.Neigh)
+}
+
+func (s *session) isPeer(addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.cluster.Peers, func(n store.Node) bool { return n.Addr == addr })
 }
 
 func (s *session) endVanished(ctx context.Context, name string) {
@@ -292,7 +319,7 @@ func (s *session) publish(ctx context.Context) error {
 		}
 		s.o.deps.Board.Publish(out)
 		s.o.attachments.Set(float64(s.table.count()))
-		s.o.free.Set(float64(s.table.free()))
+		s.o.free.Set(float64(s.table.freeInAll()))
 	}
 	return nil
 }
@@ -307,6 +334,12 @@ func (s *session) keepRight(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		case <-s.repair:
+			gather := time.NewTimer(gatherRepair)
+			select {
+			case <-gather.C:
+			case <-ctx.Done():
+			}
+			gather.Stop()
 		}
 		if err := s.putRight(ctx); err != nil && ctx.Err() == nil {
 			return err

@@ -16,11 +16,12 @@ type table struct {
 	mu     sync.Mutex
 	byKey  map[plan.Key]plan.Attachment
 	byLink map[string]plan.Key
+	byAddr map[netip.Addr]plan.Key
 	pools  map[string]*ipam.Pool // by network
 }
 
 func newTable(networks []plan.Network) *table {
-	t := &table{byKey: map[plan.Key]plan.Attachment{}, byLink: map[string]plan.Key{}, pools: map[string]*ipam.Pool{}}
+	t := &table{byKey: map[plan.Key]plan.Attachment{}, byLink: map[string]plan.Key{}, byAddr: map[netip.Addr]plan.Key{}, pools: map[string]*ipam.Pool{}}
 	for _, n := range networks {
 		t.pools[n.Name] = ipam.New(n.Blocks...)
 	}
@@ -51,6 +52,14 @@ func (t *table) keyOf(link string) (plan.Key, bool) {
 	defer t.mu.Unlock()
 	k, ok := t.byLink[link]
 	return k, ok
+}
+
+// has tells whether a container is attached with this address.
+func (t *table) has(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.byAddr[addr]
+	return ok
 }
 
 func (t *table) all() []plan.Attachment {
@@ -86,14 +95,22 @@ func (t *table) put(a plan.Attachment) {
 	defer t.mu.Unlock()
 	t.byKey[a.Key] = a
 	t.byLink[a.Link()] = a.Key
+	t.byAddr[a.Addr] = a.Key
 }
 
-// drop forgets an attachment and frees its address.
-func (t *table) drop(a plan.Attachment) {
+// leave takes an attachment out; its address stays taken until free.
+func (t *table) leave(a plan.Attachment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byKey, a.Key)
 	delete(t.byLink, a.Link())
+	delete(t.byAddr, a.Addr)
+}
+
+// free gives the address of an attachment that has left back to its pool.
+func (t *table) free(a plan.Attachment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if pool := t.pools[a.Network]; pool != nil {
 		pool.Free(a.Addr)
 	}
@@ -108,7 +125,7 @@ func (t *table) freeOf(network string) int {
 	return 0
 }
 
-func (t *table) free() (n int) {
+func (t *table) freeInAll() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.pools {

@@ -2,49 +2,155 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
-// WatchLinks calls gone with the name of each of our links that disappears, until ctx ends or the subscription breaks.
-// When events were lost it calls gone(""): then anything may have gone. It blocks; gone must be quick.
-func (c *Conn) WatchLinks(ctx context.Context, gone func(name string)) error {
-	updates, done := make(chan netlink.LinkUpdate, 256), make(chan struct{})
-	defer close(done)
-	broken := make(chan error, 1)
-	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) {
-			select {
-			case broken <- err:
-			default:
-			}
-		},
-		ReceiveBufferSize: 4 << 20,
+// Change is one thing that happened in the kernel to what may be ours. Exactly one of the fields says what.
+type Change struct {
+	LinkGone string       // one of our links disappeared
+	LinkSet  string       // one of our links changed: it may be down, or have another MTU
+	Route    netip.Prefix // a route of ours was removed
+	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed; the address it was for or led to
+	Settings bool         // an address, a sysctl, or the nftables rules of somebody changed
+	Lost     bool         // events were lost, or the watch has just begun: anything may have happened
+}
+
+// Watch calls seen for each Change, until ctx ends or the subscription breaks. It blocks; seen must be quick and may
+// be called from two goroutines.
+func (c *Conn) Watch(ctx context.Context, seen func(Change)) error {
+	g := agent.NewGroup(ctx)
+	g.Go(func(ctx context.Context) error {
+		groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_NETCONF}
+		return subscribe(ctx, unix.NETLINK_ROUTE, groups, seen, routeChange)
 	})
+	g.Go(func(ctx context.Context) error {
+		return subscribe(ctx, unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, seen, tableChange)
+	})
+	return g.Wait()
+}
+
+// subscribe hands what parse makes of each message to seen.
+func subscribe(ctx context.Context, family int, groups []uint32, seen func(Change), parse func(netlink.Message) (Change, bool)) error {
+	conn, err := netlink.Dial(family, nil)
 	if err != nil {
-		return fmt.Errorf("subscribe to link events: %w", err)
+		return fmt.Errorf("watch kernel: %w", err)
 	}
-	gone("") // what went before the subscription stood
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-broken:
-			return fmt.Errorf("follow link events: %w", err)
-		case u, open := <-updates:
-			if !open {
-				return fmt.Errorf("follow link events: the subscription ended")
-			}
-			name := u.Link.Attrs().Name
-			ours := strings.HasPrefix(name, plan.LinkPrefix) || strings.HasPrefix(name, plan.VXLANPrefix)
-			if u.Header.Type == unix.RTM_DELLINK && ours {
-				gone(name)
+	defer conn.Close()
+	if err := conn.SetReadBuffer(4 << 20); err != nil {
+		return fmt.Errorf("watch kernel: %w", err)
+	}
+	for _, group := range groups {
+		if err := conn.JoinGroup(group); err != nil {
+			return fmt.Errorf("watch kernel: join group %d: %w", group, err)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // ends Receive
+	defer stop()
+	seen(Change{Lost: true})
+	for ctx.Err() == nil {
+		messages, err := conn.Receive()
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, unix.ENOBUFS):
+			seen(Change{Lost: true})
+		case err != nil:
+			return fmt.Errorf("watch kernel: %w", err)
+		}
+		for _, m := range messages {
+			if change, ok := parse(m); ok {
+				seen(change)
 			}
 		}
+	}
+	return nil
+}
+
+// tableChange: the end of any transaction of nftables; who made it and what it touched is for Observe to see.
+func tableChange(m netlink.Message) (Change, bool) {
+	const newGen = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
+	return Change{Settings: true}, m.Header.Type == newGen
+}
+
+// The sizes of the messages' fixed parts: struct ifinfomsg, ndmsg, rtmsg (rtnetlink(7)).
+const (
+	ifInfoLen = 16
+	ndLen     = 12
+	rtLen     = 12
+)
+
+func routeChange(m netlink.Message) (Change, bool) {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return linkChange(m)
+	case unix.RTM_DELROUTE:
+		return routeGone(m.Data)
+	case unix.RTM_DELNEIGH:
+		return neighGone(m.Data)
+	case unix.RTM_DELADDR, unix.RTM_NEWNETCONF:
+		return Change{Settings: true}, true
+	}
+	return Change{}, false
+}
+
+func linkChange(m netlink.Message) (Change, bool) {
+	var name string
+	attributes(m.Data, ifInfoLen, func(typ uint16, data []byte) {
+		if typ == unix.IFLA_IFNAME {
+			name = strings.TrimRight(string(data), "\x00")
+		}
+	})
+	ours := strings.HasPrefix(name, plan.LinkPrefix) || strings.HasPrefix(name, plan.VXLANPrefix)
+	if m.Header.Type == unix.RTM_DELLINK {
+		return Change{LinkGone: name}, ours
+	}
+	return Change{LinkSet: name}, ours
+}
+
+func routeGone(b []byte) (Change, bool) {
+	if len(b) < rtLen || b[5] != plan.Protocol { // rtm_protocol
+		return Change{}, false
+	}
+	dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	attributes(b, rtLen, func(typ uint16, data []byte) {
+		if a, ok := netip.AddrFromSlice(data); ok && typ == unix.RTA_DST {
+			dst = netip.PrefixFrom(a, int(b[1])) // rtm_dst_len
+		}
+	})
+	return Change{Route: dst}, true
+}
+
+func neighGone(b []byte) (Change, bool) {
+	var c Change
+	attributes(b, ndLen, func(typ uint16, data []byte) {
+		if a, ok := netip.AddrFromSlice(data); ok && typ == unix.NDA_DST {
+			c.Neigh = a
+		}
+	})
+	return c, c.Neigh.IsValid()
+}
+
+// attributes walks the attributes behind a message's fixed part. A message that is cut short ends the walk.
+func attributes(b []byte, fixed int, each func(typ uint16, data []byte)) {
+	if len(b) < fixed {
+		return
+	}
+	for b = b[fixed:]; len(b) >= 4; {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < 4 || n > len(b) {
+			return
+		}
+		each(binary.NativeEndian.Uint16(b[2:])&^unix.NLA_F_NESTED, b[4:n])
+		b = b[min((n+3)&^3, len(b)):]
 	}
 }

@@ -297,6 +297,38 @@ func TestCheckNamesWhatWasTamperedWith(t *testing.T) {
 	}
 }
 
+func TestWhatSomebodyRemovesOrChangesIsPutRightWithinTwoSeconds(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	ns := hosttest.NetNS(t)
+	w.mustAdd("a", ns.Path)
+	link := plan.Key{Owner: "a", IfName: "eth0"}.Link()
+	state := func() string {
+		return sh(t, `ip route show proto 94; ip -4 addr show dev fl-vx42 | grep inet; ip neigh show dev fl-vx42 | grep PERMANENT; ip neigh show dev `+link+` | grep PERMANENT;
+			bridge fdb show dev fl-vx42 | grep dst; nft list table inet fairlead | sed 's/packets.*drop/drop/'; cat /proc/sys/net/ipv4/ip_forward;
+			ip -o link show group 64030 | sed 's/^[0-9]*: \([^@:]*\).*mtu \([0-9]*\).*state \([A-Z]*\).*/\1 \2 \3/' | sort`)
+	}
+	whole := state()
+	for _, damage := range []string{
+		"ip route del 10.42.1.2", "ip route flush proto 94", "ip link del fl-vx42", "ip link set fl-vx42 down", "ip link set fl-vx42 mtu 1280",
+		"ip addr del 10.42.1.1/32 dev fl-vx42", "ip neigh del 192.0.2.12 dev fl-vx42", "ip neigh del 10.42.1.2 dev " + link,
+		"bridge fdb del " + plan.VTEPMAC("web2", 42).String() + " dev fl-vx42 dst 192.0.2.12 self",
+		"nft delete table inet fairlead", "nft flush ruleset", "nft flush chain inet fairlead postrouting", "sysctl -qw net.ipv4.ip_forward=0",
+	} {
+		sh(t, damage)
+		began := time.Now()
+		for state() != whole && time.Since(began) < 3*time.Second {
+			time.Sleep(20 * time.Millisecond) // the kernel tells the agent, not us
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Fatalf("after %q for %s:\n%s\nwant:\n%s\n%s", damage, took, state(), whole, w.said)
+		}
+	}
+	if err := w.check("a", ns.Path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // inNS turns "ip -n NS ..." into a command that enters the namespace by its path, which ip(8) cannot.
 func inNS(script, ns string) string {
 	return strings.ReplaceAll(script, "ip -n NS ", "nsenter --net="+ns+" ip ")
@@ -308,7 +340,7 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 	ns := hosttest.NetNS(t)
 	addr := w.mustAdd("a", ns.Path)
 	w.stop()
-	silent := monitor(t)
+	silent := w.monitor()
 	w.start()
 	if err := w.check("a", ns.Path); err != nil {
 		t.Fatal(err)
@@ -324,8 +356,11 @@ func TestRestartWithNothingChangedWritesNothing(t *testing.T) {
 
 // monitor records the kernel's route and nftables events until the returned function is called. A route of ours, added
 // and removed, proves that it was listening from the beginning to the end.
-func monitor(t *testing.T) func() string {
-	t.Helper()
+func (w *world) monitor() func() string {
+	w.t.Helper()
+	t := w.t
+	// The kernel takes up to two seconds to trust its own link-local addresses, and tells the monitor when it does.
+	w.eventually("no address is tentative", func() bool { return sh(t, "ip -6 -o addr show tentative") == "" })
 	out := &syncBuffer{}
 	for _, args := range [][]string{{"stdbuf", "-oL", "ip", "monitor", "link", "address", "route", "neigh"}, {"stdbuf", "-oL", "nft", "monitor"}} {
 		c := exec.Command(args[0], args[1:]...)
@@ -373,7 +408,7 @@ func TestAttachmentThatTheJournalLostIsAdopted(t *testing.T) {
 	if err := os.WriteFile(journal, text[:len(text)-20], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	silent := monitor(t)
+	silent := w.monitor()
 	w.start()
 	if !strings.Contains(w.said.String(), "adopted an attachment") {
 		t.Fatalf("said\n%s", w.said)
