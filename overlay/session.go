@@ -306,17 +306,24 @@ func (s *session) deleteRetired(ctx context.Context) error {
 
 // publish tells the board and the gauges, off the attach path.
 func (s *session) publish(ctx context.Context) error {
+	known := map[plan.Attachment]int{} // link indexes: asked for once, or each ADD would cost as many questions as there are containers
 	for wait(ctx, s.published) {
 		var out []container.Attachment
+		indexes := map[plan.Attachment]int{}
 		for _, a := range s.table.all() {
-			index, there, err := s.kernel.LinkIndex(a.Link())
-			if err != nil {
-				return err
+			index, ok := known[a]
+			if !ok {
+				var err error
+				if index, ok, err = s.kernel.LinkIndex(a.Link()); err != nil {
+					return err
+				}
 			}
-			if there {
+			if ok {
+				indexes[a] = index
 				out = append(out, boardEntry(a, index))
 			}
 		}
+		known = indexes
 		s.o.deps.Board.Publish(out)
 		s.o.attachments.Set(float64(s.table.count()))
 		s.o.free.Set(float64(s.table.freeInAll()))
@@ -354,7 +361,7 @@ func (s *session) putRight(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
 	}
-	steps := plan.Steps(s.want(), have)
+	steps := plan.Steps(s.want(), have.WithoutRetired())
 	if len(steps) == 0 {
 		return nil
 	}

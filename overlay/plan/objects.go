@@ -17,6 +17,19 @@ type Observed struct {
 	Table   *Table // nil: absent, or not as we made it
 }
 
+// WithoutRetired leaves out links that wait for their deletion, and what stands on them: while the agent runs they are
+// nothing that somebody changed.
+func (o Observed) WithoutRetired() Observed {
+	retired := map[string]bool{}
+	for _, l := range o.Links {
+		retired[l.Name] = l.Retired
+	}
+	o.Links = only(o.Links, func(l Link) bool { return !l.Retired })
+	o.Routes = only(o.Routes, func(r Route) bool { return !retired[r.Dev] })
+	o.Neighs = only(o.Neighs, func(n Neigh) bool { return !retired[n.Dev] })
+	return o
+}
+
 // Link is one of our devices. The zero value of a field is "not applicable".
 type Link struct {
 	Name  string

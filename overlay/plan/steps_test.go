@@ -164,3 +164,17 @@ func TestVTEPMACFollowsFromTheNodesNameAlone(t *testing.T) {
 		t.Fatalf("%s is not locally administered unicast", m)
 	}
 }
+
+func TestLinksThatWaitForTheirDeletionAreNothingToPutRight(t *testing.T) {
+	t.Parallel()
+	have := settled()
+	have.Links[1].Retired = true
+	have.Routes = have.Routes[:2] // the detach took the host route
+	want := Host{Networks: []Network{blue()}}
+	if steps := Steps(want, have.WithoutRetired()); len(steps) > 0 {
+		t.Fatalf("would do:\n%s", Text(steps))
+	}
+	if steps := Steps(want, have); Text(steps) != "ip link del group 64031\n" {
+		t.Fatalf("a start would do:\n%s", Text(steps))
+	}
+}
