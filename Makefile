@@ -12,7 +12,7 @@ BUILD        = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.versi
 ROOT         = @[ "$$(id -u)" = 0 ] || { echo "make $@: needs root (namespaces, cgroups, links); run it as root" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install packages demo demo-clean test test-race vet lint fmt-check tidy-check clean
+.PHONY: help build run install packages demo demo-clean test test-race vet lint fmt-check tidy-check clean soak-orphans
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,3 +84,12 @@ tidy-check: ## fail when go.mod or go.sum is not tidy
 
 clean: ## remove what was built
 	rm -rf bin .tools
+
+soak-orphans: ## the reaper against a random host and a real one, 0 wrong deletions; SHORT=1 is a minute
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo
+	@SHORT=$(SHORT) $(GO) run ./test/soak/orphans
+
+-include test/bench/bench.mk
+
+-include test/vagrant/vm.mk

@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/config"
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/agent/reap"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/agent/supervisor"
@@ -86,6 +87,7 @@ type daemon struct {
 	overlay   *overlay.Overlay
 	metrics   *metrics.Metrics
 	logship   *logship.Logship
+	reaper    *reap.Reaper
 	parts     []agent.Part
 }
 
@@ -134,8 +136,12 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if d.reaper, err = newReaper(f, f.Orphans, dir, d.inventory, d.overlay, stats, part("orphans")); err != nil {
+		return nil, err
+	}
 	operators := api.New(f.agentSocket(), "fairlead", part("api"))
 	d.routes(operators)
+	orphanRoutes(operators, d.reaper)
 	web := api.NewHTTP(f.Listen, part("http"))
 	web.Handle("GET /metrics", d.metrics)
 	web.Handle("GET /healthz", httpFunc(d.super.ServeHealthz))
@@ -150,6 +156,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 		{Name: "cni", Run: door.Run},
 		{Name: "metrics", Run: d.metrics.Run},
 		{Name: "logship", Run: d.logship.Run},
+		{Name: "orphans", Run: d.reaper.Run},
 	}
 	return d, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/config"
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/agent/reap"
 	"github.com/fairlead-dev/fairlead/logship"
 	"github.com/fairlead-dev/fairlead/metrics"
 	"github.com/fairlead-dev/fairlead/overlay"
@@ -35,6 +36,7 @@ type File struct {
 	Overlay overlay.Config `yaml:"overlay" doc:"addresses for containers and paths between hosts"`
 	Metrics metrics.Config `yaml:"metrics" doc:"what is read from cgroups at each scrape"`
 	Logship logship.Config `yaml:"logship" doc:"which logs are followed and where their lines go"`
+	Orphans reap.Config    `yaml:"orphans" doc:"what dead containers left behind"`
 }
 
 // Node is this host among others.
@@ -72,6 +74,7 @@ func defaultFile() File {
 		Overlay:  overlay.DefaultConfig(),
 		Metrics:  metrics.DefaultConfig(),
 		Logship:  logship.DefaultConfig(),
+		Orphans:  reap.DefaultConfig(),
 	}
 }
 
@@ -105,7 +108,7 @@ func (f File) Validate() error {
 	if f.Log.Format != "text" && f.Log.Format != "json" {
 		problem("log.format", "expected text or json, found %q", f.Log.Format)
 	}
-	problems = append(problems, config.Under("runtimes", f.Runtimes.Validate()), f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate())
+	problems = append(problems, config.Under("runtimes", f.Runtimes.Validate()), f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate(), f.Orphans.Validate())
 	return errors.Join(problems...)
 }
 

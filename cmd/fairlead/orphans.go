@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/agent/api"
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/reap"
+	"github.com/fairlead-dev/fairlead/agent/reap/detect"
+	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/agent/state"
+	"github.com/fairlead-dev/fairlead/overlay"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+)
+
+const orphansHelp = `fairlead orphans ls [--all] [--json]
+fairlead orphans clean [--yes] [REF...]
+fairlead orphans undo REF
+
+What dead containers left behind, with the reason for each verdict. clean only says what it would do unless --yes is
+given, looks at everything once more before it acts, and moves what can be brought back into quarantine, from where undo
+brings it. Nothing is removed while a runtime that may own it does not answer, or while a process lives in it. Example:
+
+  fairlead orphans ls
+  fairlead orphans clean --yes 3f0c2a91`
+
+// orphanWait is how long a command waits for the daemon: it looks at the whole host before each removal.
+const orphanWait = 5 * time.Minute
+
+func runOrphans(e env, args []string) error {
+	f := newFlags(e, "orphans", orphansHelp).client()
+	all := f.Bool("all", false, "ls: also what has an owner, or nothing to do with containers")
+	yes := f.Bool("yes", false, "clean: do it")
+	if len(args) == 0 {
+		return misuse("expected `ls`, `clean` or `undo`, see --help")
+	}
+	verb, refs := args[0], args[1:]
+	if strings.HasPrefix(verb, "-") {
+		return f.parse(args) // --help, or a flag without a verb
+	}
+	if !slices.Contains([]string{"ls", "clean", "undo"}, verb) {
+		return misuse("unexpected %q, see --help", verb)
+	}
+	words, err := f.takeWords(refs)
+	switch {
+	case err != nil:
+		return err
+	case verb == "ls" && len(words) > 0:
+		return misuse("unexpected %q, see --help", words[0])
+	case verb == "undo" && len(words) != 1:
+		return misuse("undo takes one REF, see --help")
+	case verb == "ls":
+		return listOrphans(e, f, *all)
+	case verb == "clean":
+		return cleanOrphans(e, f, cleanRequest{words, *yes})
+	}
+	return undoOrphan(e, f, words[0])
+}
+
+// takeWords parses flags wherever they stand and gives the other words.
+func (f *flags) takeWords(args []string) (words []string, err error) {
+	var options []string
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") || len(options) > 0 && takesValue(options[len(options)-1]) {
+			options = append(options, a)
+		} else {
+			words = append(words, a)
+		}
+	}
+	return words, f.parse(options)
+}
+
+func takesValue(option string) bool {
+	name := strings.TrimLeft(option, "-")
+	return strings.HasPrefix(option, "-") && (name == "socket" || name == "config")
+}
+
+func listOrphans(e env, f *flags, all bool) error {
+	var found reap.Found
+	printed, err := f.ask(e, "/v1/orphans", &found)
+	if err != nil || printed {
+		return err
+	}
+	for _, r := range found.Unanswered {
+		fmt.Fprintf(e.stdout, "! %s does not answer (%s): what may be its own is kept\n", r.Name, r.Error)
+	}
+	for _, b := range found.Blind {
+		fmt.Fprintf(e.stdout, "! could not look: %s\n", b)
+	}
+	shown := slices.DeleteFunc(found.Verdicts, func(v reap.Verdict) bool { return !all && v.Quiet() })
+	if len(shown) == 0 {
+		fmt.Fprintln(e.stdout, "no orphans")
+	} else {
+		printVerdicts(e, shown)
+	}
+	if len(found.Quarantine) > 0 {
+		var rows [][]string
+		for _, k := range found.Quarantine {
+			rows = append(rows, []string{k.Ref, ago(k.At), k.From, k.To})
+		}
+		fmt.Fprintln(e.stdout)
+		table(e.stdout, "QUARANTINED FOR FROM NOW-AT", rows)
+	}
+	return nil
+}
+
+func printVerdicts(e env, verdicts []reap.Verdict) {
+	var rows [][]string
+	for _, v := range verdicts {
+		rows = append(rows, []string{v.Ref, string(v.Resource.Kind), v.Resource.ID, v.Owner, string(v.Decision), v.Reason})
+	}
+	table(e.stdout, "REF KIND ID CONTAINER VERDICT REASON", rows)
+	fmt.Fprintln(e.stdout)
+	for _, v := range verdicts {
+		for _, text := range v.Evidence {
+			fmt.Fprintf(e.stdout, "%s  %s\n", v.Ref, text)
+		}
+	}
+}
+
+type cleanRequest struct {
+	Refs []string `json:"refs"`
+	Yes  bool     `json:"yes"`
+}
+
+func cleanOrphans(e env, f *flags, req cleanRequest) error {
+	var done []reap.Outcome
+	if err := f.tell("/v1/orphans/clean", req, &done); err != nil {
+		return err
+	}
+	failed := slices.ContainsFunc(done, func(o reap.Outcome) bool { return o.Result == reap.Failed })
+	if *f.json {
+		if err := printJSON(e.stdout, done); err != nil {
+			return err
+		}
+	} else {
+		printOutcomes(e, done, req.Yes)
+	}
+	if failed {
+		return errUnwell
+	}
+	return nil
+}
+
+func printOutcomes(e env, done []reap.Outcome, yes bool) {
+	if len(done) == 0 {
+		fmt.Fprintln(e.stdout, "nothing to clean")
+		return
+	}
+	var rows [][]string
+	for _, o := range done {
+		why := o.Reason
+		if o.Error != "" {
+			why = o.Error
+		}
+		rows = append(rows, []string{o.Ref, string(o.Resource.Kind), o.Resource.ID, string(o.Result), why})
+	}
+	table(e.stdout, "REF KIND ID RESULT WHY", rows)
+	if !yes {
+		fmt.Fprintln(e.stdout, "\nnothing was touched; with --yes it is done")
+	}
+}
+
+func undoOrphan(e env, f *flags, ref string) error {
+	var back reap.Kept
+	if err := f.tell("/v1/orphans/undo", undoRequest{ref}, &back); err != nil {
+		return err
+	}
+	if *f.json {
+		return printJSON(e.stdout, back)
+	}
+	fmt.Fprintf(e.stdout, "%s is back at %s\n", ref, back.From)
+	return nil
+}
+
+type undoRequest struct {
+	Ref string `json:"ref"`
+}
+
+// tell posts to the daemon and waits for what it did.
+func (f *flags) tell(path string, in, out any) error {
+	c, err := f.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), orphanWait)
+	defer cancel()
+	return c.Post(ctx, path, in, out)
+}
+
+// newReaper puts the reaper together with everybody who can list and release something.
+func newReaper(f File, cfg reap.Config, dir *state.Dir, v *container.Inventory, o *overlay.Overlay, stats *stat.Registry, log *slog.Logger) (*reap.Reaper, error) {
+	own, err := dir.Sub("orphans")
+	if err != nil {
+		return nil, err
+	}
+	h := detect.DefaultHost(f.root(), f.Runtimes.Run, cfg.Containerd...)
+	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup}
+	owners := detect.Owners(h)
+	owners["overlay"] = o
+	return reap.New(cfg, reap.Deps{Log: log, Stats: stats, State: own, Root: f.root(), Inventory: v, Owners: owners})
+}
+
+// orphanRoutes are the reaper's part of the operator API.
+func orphanRoutes(s *api.Server, r *reap.Reaper) {
+	s.Handle("GET /v1/orphans", func(q *http.Request) (any, error) { return r.Orphans(q.Context()) })
+	s.Handle("POST /v1/orphans/clean", func(q *http.Request) (any, error) {
+		var in cleanRequest
+		if err := api.Body(q, &in); err != nil {
+			return nil, err
+		}
+		// Not cut short when the operator's command is: what was begun is ended and told in the audit log.
+		done, err := r.Clean(context.WithoutCancel(q.Context()), in.Refs, in.Yes)
+		return done, orphanError(err)
+	})
+	s.Handle("POST /v1/orphans/undo", func(q *http.Request) (any, error) {
+		var in undoRequest
+		if err := api.Body(q, &in); err != nil {
+			return nil, err
+		}
+		back, err := r.Undo(in.Ref)
+		return back, orphanError(err)
+	})
+}
+
+func orphanError(err error) error {
+	if errors.Is(err, reap.ErrUnknownRef) {
+		return api.Errorf(http.StatusNotFound, "%v; `fairlead orphans ls` names them", err)
+	}
+	return err
+}
