@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 )
@@ -127,30 +126,12 @@ func (c Call) fail(version string, err error) int {
 // spool keeps a DEL for the daemon's next start. The daemon may have come up and drained the spool between our two
 // looks, so it is asked once more after the request lies there; a DEL that is served twice does no harm.
 func spool(socket string, req wire.Request) error {
-	line, err := wire.Encode(req)
+	path, err := wire.Spool(socket, req)
 	if err != nil {
-		return wire.Errorf(wire.CodeFailed, "spool DEL", err)
-	}
-	dir := filepath.Join(filepath.Dir(socket), wire.SpoolDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return wire.Errorf(wire.CodeTryLater, "spool DEL: agent is not running and", err)
-	}
-	f, err := os.CreateTemp(dir, "tmp-*")
-	if err != nil {
-		return wire.Errorf(wire.CodeTryLater, "spool DEL", err)
-	}
-	_, err = f.Write(line)
-	err = errors.Join(err, f.Close())
-	// The daemon reads names that begin with "del-" only: never a half-written one.
-	name := filepath.Join(dir, "del-"+filepath.Base(f.Name())[len("tmp-"):])
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return wire.Errorf(wire.CodeTryLater, "spool DEL", errors.Join(err, os.Remove(f.Name())))
+		return wire.Errorf(wire.CodeTryLater, "the agent does not answer, and the DEL cannot be kept for it", err)
 	}
 	if res, err := ask(socket, req); err == nil && res.Error == nil {
-		_ = os.Remove(name) // drained meanwhile, or served just now
+		_ = os.Remove(path) // drained meanwhile, or served just now
 	}
 	return nil
 }

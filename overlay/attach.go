@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +22,12 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 	if err != nil {
 		return plan.Attachment{}, err
 	}
-	nsid, err := namespaceID(r.NS)
+	nsid, err := NamespaceID(r.NS)
 	if err != nil {
 		return plan.Attachment{}, err
+	}
+	if nsid == s.ownNS {
+		return plan.Attachment{}, &InvalidRequestError{fmt.Sprintf("network namespace %s is the agent's own, not a container's", r.NS.Path)}
 	}
 	if a, ok := s.table.get(r.Key); ok {
 		if a.NSID == nsid && a.Network == r.Network && (!r.Addr.IsValid() || r.Addr == a.Addr) {
@@ -33,15 +37,25 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 			return plan.Attachment{}, err
 		}
 	}
+	// A default route that is there is somebody else's, of a plugin before us: it stays.
+	taken, err := s.kernel.HasDefaultRoute(r.NS)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
 	addr, err := s.table.take(r.Network, r.Key, r.Addr)
 	if err != nil {
 		return plan.Attachment{}, err
 	}
 	a := plan.Attachment{
 		Key: r.Key, Network: r.Network, Addr: addr, Node: network.Node, MTU: network.MTU,
-		Default: len(s.table.owned(r.Owner)) == 0, Reach: network.CIDR, NetNS: r.NS.Path, NSID: nsid,
+		Default: !taken, Reach: network.CIDR, NetNS: r.NS.Path, NSID: nsid,
 	}
-	if err := s.make(ctx, a, r.NS); err != nil {
+	touched, err := s.make(ctx, a, r.NS)
+	switch {
+	case err != nil && !touched:
+		s.table.free(a)
+		return plan.Attachment{}, err
+	case err != nil:
 		// Undone even when the caller has gone away.
 		return plan.Attachment{}, errors.Join(err, s.end(context.WithoutCancel(ctx), a, "undone"))
 	}
@@ -50,26 +64,26 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 	return a, nil
 }
 
-// make journals and applies one attachment.
-func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace) error {
+// make journals and applies one attachment. It tells whether the kernel was touched.
+func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace) (touched bool, err error) {
 	s.changing.RLock()
 	defer s.changing.RUnlock()
 	if err := s.journal.Append(attachRecord(a)); err != nil {
-		return err
+		return false, err
 	}
 	steps := plan.Attach(a, ns)
-	err := s.kernel.Apply(ctx, steps)
+	err = s.kernel.Apply(ctx, steps)
 	if errors.Is(err, unix.EEXIST) {
 		// A link of the same name may still wait for its deletion: that one is flushed, once.
 		flushed := append([]plan.Step{plan.DeleteRetired{}}, steps...)
 		err = s.kernel.Apply(ctx, flushed)
 	}
 	if err != nil {
-		return err
+		return true, err
 	}
 	s.table.put(a)
 	s.changed()
-	return nil
+	return true, nil
 }
 
 // renamed notes that the namespace of a goes by another path now, or by one at all after an adoption.
@@ -85,10 +99,10 @@ func (s *session) renamed(a *plan.Attachment, path string) error {
 	return nil
 }
 
-func (s *session) detach(ctx context.Context, key plan.Key, why string) error {
+func (s *session) detach(ctx context.Context, key plan.Key, nsid, why string) error {
 	defer s.keys.lock(key)()
 	a, ok := s.table.get(key)
-	if !ok {
+	if !ok || nsid != "" && a.NSID != nsid {
 		return nil
 	}
 	return s.end(ctx, a, why)
@@ -98,16 +112,15 @@ func (s *session) detach(ctx context.Context, key plan.Key, why string) error {
 func (s *session) end(ctx context.Context, a plan.Attachment, why string) error {
 	s.changing.RLock()
 	defer s.changing.RUnlock()
-	if err := s.journal.Append(detachRecord(a.Key)); err != nil {
-		return err
-	}
+	// A full disk must not keep a container from being taken off: what the kernel has decides at the next start.
+	unwritten := s.journal.Append(detachRecord(a.Key))
 	s.table.leave(a) // first: what goes from the kernel now is not to be put right
 	if err := s.kernel.Apply(ctx, plan.Detach(a)); err != nil {
 		s.table.put(a)
 		return err
 	}
-	if err := s.journal.Append(goneRecord(a.Key)); err != nil {
-		return err
+	if err := errors.Join(unwritten, s.journal.Append(goneRecord(a.Key))); err != nil {
+		s.o.deps.Log.Error("detach could not be journalled; the next start learns it from the kernel", "container", a.Owner, "err", err)
 	}
 	s.table.free(a)
 	s.changed()
@@ -117,8 +130,18 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 	return nil
 }
 
-// namespaceID gives "dev:inode" of an open network namespace.
-func namespaceID(ns plan.Namespace) (string, error) {
+// ownNamespace is the agent's.
+func ownNamespace() (string, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return NamespaceID(plan.Namespace{FD: int(f.Fd()), Path: f.Name()})
+}
+
+// NamespaceID gives "dev:inode" of an open network namespace.
+func NamespaceID(ns plan.Namespace) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(ns.FD, &st); err != nil {
 		return "", fmt.Errorf("stat network namespace %s: %w", ns.Path, err)

@@ -37,13 +37,14 @@ type remembered struct {
 	leaving bool // its detach was begun
 }
 
-// replay gives the attachments that the journal leaves, by key.
-func replay(records []json.RawMessage) (map[plan.Key]remembered, error) {
+// replay gives the attachments that the journal leaves, by key, and an error for each record that it does not know.
+func replay(records []json.RawMessage) (_ map[plan.Key]remembered, unknown []error) {
 	out := map[plan.Key]remembered{}
 	for _, raw := range records {
 		r, err := parseRecord(raw)
 		if err != nil {
-			return nil, err
+			unknown = append(unknown, err)
+			continue
 		}
 		switch r.Op {
 		case "attach":
@@ -57,5 +58,5 @@ func replay(records []json.RawMessage) (map[plan.Key]remembered, error) {
 			delete(out, *r.Key)
 		}
 	}
-	return out, nil
+	return out, unknown
 }

@@ -202,13 +202,14 @@ func (o *Overlay) Attach(ctx context.Context, r Request) (plan.Attachment, error
 }
 
 // Detach takes a container off its network; from its return on nothing passes its link. It succeeds when there is no
-// such attachment.
-func (o *Overlay) Detach(ctx context.Context, key plan.Key) error {
+// such attachment. nsid, when it is not empty (NamespaceID), says of which namespace: an attachment of another one is
+// a later container of the same name and stays.
+func (o *Overlay) Detach(ctx context.Context, key plan.Key, nsid string) error {
 	s, err := o.current(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.detach(ctx, key, "detached"); err != nil {
+	if err := s.detach(ctx, key, nsid, "detached"); err != nil {
 		return fmt.Errorf("detach %s: %w", key, err)
 	}
 	return nil

@@ -65,9 +65,9 @@ func TestRecovery(t *testing.T) {
 			}
 			raw = append(raw, text)
 		}
-		journal, err := replay(raw)
-		if err != nil {
-			t.Fatal(err)
+		journal, unknown := replay(append(raw, json.RawMessage(`{"op":"teleport"}`)))
+		if len(unknown) != 1 {
+			t.Fatalf("unknown records: %v", unknown)
 		}
 		r := recovered(journal, plan.Observed{Links: c.links}, networks)
 		got := []string{owners(r.keep), owners(r.adopted), owners(r.end)}

@@ -60,7 +60,7 @@ func (o *Overlay) Release(ctx context.Context, r reap.Resource) error {
 			return fmt.Errorf("attachment %s: %w by processes %v", r.ID, errInUse, h.PIDs)
 		}
 		i := strings.LastIndexByte(r.ID, '/')
-		return o.Detach(ctx, plan.Key{Owner: r.ID[:i], IfName: r.ID[i+1:]})
+		return o.Detach(ctx, plan.Key{Owner: r.ID[:i], IfName: r.ID[i+1:]}, "")
 	}
 	return nil
 }

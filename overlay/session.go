@@ -41,6 +41,7 @@ type session struct {
 
 	mu       sync.Mutex // guards networks and cluster
 	networks []plan.Network
+	ownNS    string // NamespaceID of the agent's own namespace
 	cluster  store.Cluster
 	underlay kernel.Underlay
 
@@ -49,6 +50,7 @@ type session struct {
 	changing sync.RWMutex
 	keys     keyLocks
 
+	foreign   bool          // the journal holds records that we do not know
 	retired   chan struct{} // a link waits for deletion
 	published chan struct{} // the table changed
 	repair    chan struct{} // something of ours is gone
@@ -65,6 +67,9 @@ func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if s.ownNS, err = ownNamespace(); err != nil {
+		return nil, err
+	}
 	boot, err := o.deps.Root.BootID()
 	if err != nil {
 		return nil, err
@@ -85,7 +90,12 @@ func (s *session) openJournal(boot string) (map[plan.Key]remembered, error) {
 		return nil, err
 	}
 	s.journal = j
-	return replay(records)
+	remembered, unknown := replay(records)
+	for _, err := range unknown {
+		s.o.deps.Log.Error("journal record was not understood and is passed over; what it spoke of is learnt from the kernel", "err", err)
+	}
+	s.foreign = len(unknown) > 0
+	return remembered, nil
 }
 
 func (s *session) close() error {
@@ -126,6 +136,10 @@ func (s *session) setCluster(c store.Cluster) error {
 	switch {
 	case errors.Is(err, kernel.ErrNoUnderlay) && len(c.Peers) == 0:
 		underlay = kernel.Underlay{MTU: 1500} // alone, and with no way out: what Ethernet has
+	case err != nil && s.known():
+		// What flows goes on flowing; the new list of hosts is taken all the same.
+		s.o.deps.Log.Error("underlay was not found; the one before stays in use", "err", err)
+		underlay = s.underlayNow()
 	case err != nil:
 		return fmt.Errorf("find underlay: %w", err)
 	}
@@ -134,6 +148,15 @@ func (s *session) setCluster(c store.Cluster) error {
 	s.cluster, s.underlay = c, underlay
 	s.networks = s.o.cfg.networks(c, plan.VTEP{Addr: underlay.Addr}, underlay.MTU)
 	return nil
+}
+
+// known tells whether a cluster has been taken already.
+func (s *session) known() bool { return s.underlayNow().MTU > 0 }
+
+func (s *session) underlayNow() kernel.Underlay {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.underlay
 }
 
 // want is all that this host should have now.
@@ -189,6 +212,11 @@ func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) 
 			return err
 		}
 		log.Info("attachment ended while the agent was away", "container", a.Owner, "addr", a.Addr, "network", a.Network)
+	}
+	if s.foreign {
+		if err := s.keepForeign(); err != nil {
+			return err
+		}
 	}
 	s.changed()
 	log.Info("overlay is up", "attachments", len(r.keep), "ended", len(r.end), "steps", len(steps), "networks", len(s.networks), "peers", len(s.cluster.Peers))
@@ -281,7 +309,7 @@ func (s *session) endVanished(ctx context.Context, name string) {
 		if _, there, err := s.kernel.LinkIndex(a.Link()); there || err != nil {
 			continue
 		}
-		if err := s.detach(ctx, a.Key, "namespace is gone"); err != nil {
+		if err := s.detach(ctx, a.Key, a.NSID, "namespace is gone"); err != nil {
 			s.o.deps.Log.Error("could not end an attachment whose link is gone", "container", a.Owner, "err", err)
 		}
 	}
@@ -389,6 +417,14 @@ func (s *session) tendJournal(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// keepForeign sets a copy of the journal aside for a person, and goes on with what is known.
+func (s *session) keepForeign() error {
+	if err := s.o.deps.State.CopyAside("journal", errors.New("it holds records that this build does not know")); err != nil {
+		return err
+	}
+	return s.compact()
 }
 
 func (s *session) compact() error {

@@ -157,12 +157,30 @@ func (d *Dir) Remove(name string) error {
 
 // aside renames a file that cannot be understood so that it is kept for a person and stands in nobody's way.
 func (d *Dir) aside(name string, why error) {
-	to := fmt.Sprintf("%s.unreadable-%s", d.File(name), time.Now().UTC().Format("20060102T150405.000000000"))
+	to := d.File(asideName(name))
 	if err := os.Rename(d.File(name), to); err != nil {
 		why = errors.Join(why, err)
 	}
 	d.log.Error("state file could not be read and was moved aside; starting without it",
 		"path", d.File(name), "moved_to", to, "err", why)
+}
+
+// CopyAside keeps a copy of name for a person, because its owner goes on without a part of it, and says so aloud.
+func (d *Dir) CopyAside(name string, why error) error {
+	b, err := os.ReadFile(d.File(name))
+	if err != nil {
+		return fmt.Errorf("copy state aside: %w", err)
+	}
+	to := asideName(name)
+	if err := d.Write(to, b); err != nil {
+		return err
+	}
+	d.log.Error("a copy of a state file was set aside", "path", d.File(name), "copied_to", d.File(to), "err", why)
+	return nil
+}
+
+func asideName(name string) string {
+	return fmt.Sprintf("%s.unreadable-%s", name, time.Now().UTC().Format("20060102T150405.000000000"))
 }
 
 func syncDir(path string) error {

@@ -264,3 +264,25 @@ func TestCompactLeavesOldOrNewAfterACrashAtEveryStep(t *testing.T) {
 		}
 	}
 }
+
+func TestASecondAgentIsKeptOutOfTheStateDirectoryAndToldWhoIsInIt(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	release, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(path); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d;", os.Getpid())) {
+		t.Fatalf("second lock: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	release, err = Lock(path)
+	if err != nil {
+		t.Fatalf("after the first let go: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -105,12 +105,19 @@ func (s *Supervisor) Ready() {
 	s.wake()
 }
 
-// becameReady is true once: when the caller and every part are ready for the first time.
+// becameReady is true once: when the caller is ready and each part has come up or has faulted for the first time. A
+// part that cannot come up must not keep systemd from hearing of the others: it would end them all after its timeout,
+// again and again. The fault stands in STATUS.
 func (s *Supervisor) becameReady() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.announced || !s.ready || len(s.ailing()) > 0 {
+	if s.announced || !s.ready || len(s.members) == 0 {
 		return false
+	}
+	for _, m := range s.members {
+		if m.health.State == Starting && m.health.LastFault.IsZero() {
+			return false
+		}
 	}
 	s.announced = true
 	return true

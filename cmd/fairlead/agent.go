@@ -46,6 +46,11 @@ func runAgent(e env, args []string) error {
 		return err
 	}
 	log, level := newLog(e, file.Log)
+	release, err := state.Lock(file.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = release() }() // the process ends here anyway
 	d, err := newDaemon(file, log)
 	if err != nil {
 		return err
@@ -103,7 +108,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	budget := host.NewDescriptors(descriptorLimit())
 	part := func(name string) *slog.Logger { return log.With("part", name) }
 
-	d.super = supervisor.New(part("supervisor"), stats)
+	d.super = supervisor.New(log, stats)
 	if d.super.Notify, err = supervisor.NotifierFromEnv(os.LookupEnv); err != nil {
 		return nil, err
 	}

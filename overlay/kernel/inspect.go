@@ -35,6 +35,22 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 	return i, nil
 }
 
+// HasDefaultRoute tells whether a namespace has an IPv4 default route.
+func (c *Conn) HasDefaultRoute(ns plan.Namespace) (bool, error) {
+	h, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
+	}
+	defer h.Close()
+	routes, err := retryDump(func() ([]netlink.Route, error) {
+		return h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for a default route in %s: %w", ns.Path, err)
+	}
+	return len(routes) > 0, nil
+}
+
 // LinkIndex gives the index of a link by its name, or false when there is none.
 func (c *Conn) LinkIndex(name string) (int, bool, error) {
 	l, err := c.nl.LinkByName(name)

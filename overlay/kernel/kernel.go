@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -74,6 +75,8 @@ func (a *applier) do(ctx context.Context, s plan.Step) error {
 		return a.addVXLAN(s)
 	case plan.SetLink:
 		return a.setLink(s)
+	case plan.AwaitUp:
+		return a.awaitUp(ctx, s.Name)
 	case plan.SetAlias:
 		return a.onLink(s.Name, func(l netlink.Link) error { return a.nl.LinkSetAlias(l, s.Alias) })
 	case plan.RetireLink:
@@ -128,7 +131,11 @@ func (a *applier) addVeth(s plan.AddVeth) error {
 		PeerNamespace:    netlink.NsFd(s.NS.FD),
 		PeerTxQLen:       -1,
 	}
-	if err := a.nl.LinkAdd(v); err != nil {
+	err := a.nl.LinkAdd(v)
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%s is already in %s, or %s on the host: %w", s.Peer, s.NS.Path, s.Name, err)
+	}
+	if err != nil {
 		return err
 	}
 	a.index[s.Name] = v.Index
@@ -188,6 +195,31 @@ func (a *applier) setLink(s plan.SetLink) error {
 		}
 		return nil
 	})
+}
+
+// awaitUp asks until the link is operational. Asking itself makes newer kernels (6.8) look at the carrier at once; on
+// older ones the link watch runs within a millisecond or so.
+func (a *applier) awaitUp(ctx context.Context, name string) error {
+	deadline := time.Now().Add(2 * time.Second)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		l, err := a.nl.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("link is %s after 2 s", l.Attrs().OperState)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (a *applier) onLink(name string, do func(netlink.Link) error) error {

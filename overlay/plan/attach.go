@@ -19,6 +19,7 @@ func Attach(a Attachment, ns Namespace) []Step {
 	return []Step{
 		veth,
 		Inside{ns, inside},
+		AwaitUp{a.Link()},
 		ReplaceNeigh{HostNeigh(a)},
 		ReplaceRoute{HostRoute(a)},
 		SetAlias{a.Link(), a.Alias()},

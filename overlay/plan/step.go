@@ -26,6 +26,9 @@ type (
 		MTU  int
 		Up   bool
 	}
+	// AwaitUp waits until a link passes packets. The end of a veth that is opened first gets its carrier while it is up
+	// already; until the kernel's link watch has seen to that, its queue drops everything (dev_activate, noop_qdisc).
+	AwaitUp struct{ Name string }
 	// SetAlias writes a link's alias; in the create message the kernel ignores one.
 	SetAlias struct{ Name, Alias string }
 	// RetireLink puts a link among those that DeleteRetired removes in one message.
@@ -88,6 +91,10 @@ func (s SetLink) String() string {
 		line += " up"
 	}
 	return line
+}
+
+func (s AwaitUp) String() string {
+	return fmt.Sprintf("until ip link show %s | grep -q 'state UP'; do :; done", s.Name)
 }
 
 func (s SetAlias) String() string { return fmt.Sprintf("ip link set %s alias %q", s.Name, s.Alias) }

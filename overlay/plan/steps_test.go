@@ -115,6 +115,7 @@ ip -n /run/netns/c1 link set eth0 up
 ip -n /run/netns/c1 neigh replace 169.254.77.1 lladdr 02:fa:1e:ad:00:01 dev eth0 nud permanent
 ip -n /run/netns/c1 route replace 169.254.77.1/32 dev eth0 scope link proto 94
 ip -n /run/netns/c1 route replace 0.0.0.0/0 via 169.254.77.1 dev eth0 proto 94
+until ip link show flcEND | grep -q 'state UP'; do :; done
 ip neigh replace 10.42.1.2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
 ip route replace 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
 ip link set flcEND alias "fairlead blue 10.42.1.2 eth0 4:9 c1"

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -28,7 +29,7 @@ import (
 type Network interface {
 	Ready(context.Context) error
 	Attach(context.Context, overlay.Request) (plan.Attachment, error)
-	Detach(context.Context, plan.Key) error
+	Detach(ctx context.Context, key plan.Key, nsid string) error
 	Check(context.Context, plan.Key, plan.Namespace) (plan.Attachment, []string, error)
 }
 
@@ -131,10 +132,16 @@ func (d *Door) prepare(ctx context.Context) error {
 
 func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, requestTime)
-	defer cancel()
 	_ = c.SetDeadline(time.Now().Add(requestTime))
+	// Who has not said what he wants when the agent stops is not waited for; a request that is under way is.
+	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 	call, err := receive(c)
+	stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
+	defer cancel()
+	if errors.Is(err, io.EOF) {
+		return // somebody looked whether an agent answers
+	}
 	if err != nil {
 		d.log.Warn("CNI request could not be read", "err", err)
 		d.answer(c, wire.Response{Error: wire.Errorf(wire.CodeDecode, "read request", err)})
@@ -151,7 +158,7 @@ func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 	}
 	if !d.answer(c, res) && call.Command == "ADD" && res.Error == nil {
 		// The plugin died before it was told: nobody will use this attachment.
-		if err := d.network.Detach(context.WithoutCancel(ctx), call.key()); err != nil {
+		if err := d.network.Detach(context.WithoutCancel(ctx), call.key(), call.nsid()); err != nil {
 			d.log.Error("could not undo an ADD that nobody waited for", "container", call.ContainerID, "err", err)
 		}
 	}
@@ -181,15 +188,22 @@ func (d *Door) do(ctx context.Context, c *call) wire.Response {
 		return wire.Response{Error: fault}
 	}
 	if err := d.prepare(ctx); err != nil {
+		if c.Command == "DEL" {
+			if kept := d.keep(c.Request); kept == nil {
+				return wire.Response{}
+			}
+		}
 		return refuse(wire.CodeTryLater, "agent is not ready", err)
 	}
 	switch c.Command {
 	case "ADD":
+		d.forget(c.Request)
 		return d.add(ctx, c, conf)
 	case "DEL":
-		if err := d.network.Detach(ctx, c.key()); err != nil {
+		if err := d.network.Detach(ctx, c.key(), c.nsid()); err != nil {
 			return refuse(wire.CodeFailed, "DEL", err)
 		}
+		d.forget(c.Request)
 		return wire.Response{}
 	case "CHECK":
 		return d.check(ctx, c)
@@ -211,7 +225,7 @@ func (d *Door) add(ctx context.Context, c *call, conf config) wire.Response {
 	}
 	result, err := conf.result(a)
 	if err != nil {
-		return refuse(wire.CodeInvalidConfig, "ADD", errors.Join(err, d.network.Detach(ctx, c.key())))
+		return refuse(wire.CodeInvalidConfig, "ADD", errors.Join(err, d.network.Detach(ctx, c.key(), c.nsid())))
 	}
 	return wire.Response{Result: result}
 }

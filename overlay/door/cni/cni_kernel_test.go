@@ -26,6 +26,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
+	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
@@ -47,8 +48,9 @@ type world struct {
 	cni    *libcni.CNIConfig
 	board  container.Board
 
-	stop func()
-	said *syncBuffer
+	overlay *overlay.Overlay
+	stop    func()
+	said    *syncBuffer
 }
 
 type syncBuffer struct {
@@ -137,6 +139,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.overlay = o
 	door := New(w.socket, o, log, stats)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -484,7 +487,7 @@ func TestAddThatDiesAtAnyStepIsUndoneByTheNextStart(t *testing.T) {
 	probe := hosttest.NetNS(t)
 	w.mustAdd("probe", probe.Path)
 	w.del("probe", probe.Path)
-	for step := range 5 {
+	for step := range 6 {
 		ns := hosttest.NetNS(t)
 		w.stop()
 		dieAtStep(t, w, ns, step)
@@ -533,6 +536,83 @@ func dieAtStep(t *testing.T, w *world, ns *hosttest.NetNamespace, steps int) {
 	record := map[string]any{"op": "attach", "attachment": a}
 	if err := errors.Join(j.Append(record), j.Close(), k.Apply(t.Context(), all[:steps])); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAnOvertakenSpooledDelDoesNotDetachALaterContainer(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	ns := hosttest.NetNS(t)
+	// What a plugin leaves that waited in vain for a stopped agent, and was killed before it could ask again.
+	stale := wire.Request{Version: wire.Version, Command: "DEL", ContainerID: "a", IfName: "eth0"}
+	if _, err := wire.Spool(w.socket, stale); err != nil {
+		t.Fatal(err)
+	}
+	addr := w.mustAdd("a", ns.Path)
+	w.stop()
+	w.start()
+	if err := w.check("a", ns.Path); err != nil {
+		t.Fatalf("after the restart: %v\n%s", err, w.said)
+	}
+	if again := w.mustAdd("a", ns.Path); again != addr {
+		t.Fatalf("got %s after %s", again, addr)
+	}
+	// A DEL for an earlier namespace of the same id comes late.
+	other := hosttest.NetNS(t)
+	w.del("a", other.Path)
+	if err := w.check("a", ns.Path); err != nil {
+		t.Fatalf("after a DEL of another namespace: %v", err)
+	}
+}
+
+func TestAnotherPluginsDefaultRouteStays(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	ns := hosttest.NetNS(t)
+	sh(t, inNS("ip -n NS link add eth9 type veth peer name far9; ip -n NS addr add 10.9.9.1/24 dev eth9; ip -n NS link set eth9 up; ip -n NS route add default via 10.9.9.2", ns.Path))
+	w.mustAdd("a", ns.Path)
+	routes, _ := in(t, ns.Path, "ip route")
+	if !strings.Contains(routes, "default via 10.9.9.2") || !strings.Contains(routes, "10.42.0.0/16 via 169.254.77.1 dev eth0") {
+		t.Fatalf("routes:\n%s", routes)
+	}
+	if err := w.check("a", ns.Path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.add("host", "/proc/self/ns/net"); err == nil || !strings.Contains(err.Error(), "the agent's own") {
+		t.Fatalf("ADD into the agent's namespace: %v", err)
+	}
+}
+
+func TestAFullDiskLeaksNoAddressAndKeepsNoContainerAttached(t *testing.T) {
+	w := newWorld(t)
+	state := filepath.Join(w.dir, "state")
+	sh(t, "mkdir "+state+" && mount -t tmpfs -o size=64k tmpfs "+state)
+	t.Cleanup(func() { sh(t, "umount "+state) })
+	w.start()
+	ns, other := hosttest.NetNS(t), hosttest.NetNS(t)
+	first := w.mustAdd("a", ns.Path)
+	free := w.overlay.Networks()[0].Free
+	fill := filepath.Join(state, "fill")
+	sh(t, "dd if=/dev/zero of="+fill+" bs=4k 2>/dev/null || true")
+	failed := 0
+	for i := range 60 { // the journal's last page still has room for some records
+		if _, err := w.add(fmt.Sprint("full", i), other.Path); err != nil {
+			failed++
+		} else {
+			w.del(fmt.Sprint("full", i), other.Path)
+		}
+	}
+	if failed == 0 {
+		t.Fatal("no ADD failed on the full disk")
+	}
+	w.del("a", ns.Path)
+	if out, err := in(t, other.Path, "ping -c1 -W1 "+first.String()); err == nil {
+		t.Fatalf("still attached:\n%s", out)
+	}
+	sh(t, "rm "+fill)
+	w.mustAdd("after", other.Path)
+	if now := w.overlay.Networks()[0].Free; now != free {
+		t.Fatalf("%d addresses are free, %d were", now, free)
 	}
 }
 

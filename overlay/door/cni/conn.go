@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
+	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
@@ -21,6 +23,18 @@ type call struct {
 }
 
 func (c *call) key() plan.Key { return plan.Key{Owner: c.ContainerID, IfName: c.IfName} }
+
+// nsid tells which namespace came with the call, or nothing.
+func (c *call) nsid() string {
+	if c.ns < 0 {
+		return ""
+	}
+	id, err := overlay.NamespaceID(c.namespace())
+	if err != nil {
+		return ""
+	}
+	return id
+}
 
 func (c *call) namespace() plan.Namespace { return plan.Namespace{FD: c.ns, Path: c.NetNS} }
 
@@ -41,7 +55,10 @@ func receive(conn *net.UnixConn) (*call, error) {
 			c.takeRights(oob[:oobn])
 		}
 		if err == nil && n == 0 {
-			err = errors.New("connection closed before the end of the request")
+			err = io.EOF
+		}
+		if errors.Is(err, io.EOF) && len(line) > 0 {
+			err = io.ErrUnexpectedEOF
 		}
 		line = append(line, buf[:n]...)
 		if end := bytes.IndexByte(line, '\n'); end >= 0 {

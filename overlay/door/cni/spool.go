@@ -15,8 +15,7 @@ import (
 
 // drain serves the DELs that plugins left while no agent listened. One that cannot be read is set aside.
 func (d *Door) drain(ctx context.Context) error {
-	dir := filepath.Join(filepath.Dir(d.socket), wire.SpoolDir)
-	names, err := filepath.Glob(filepath.Join(dir, "del-*"))
+	names, err := wire.Spooled(d.socket)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func (d *Door) drainOne(ctx context.Context, name string) error {
 		d.log.Error("spooled DEL could not be read and was set aside", "path", name, "moved_to", aside, "err", err)
 		return os.Rename(name, aside)
 	}
-	if err := d.network.Detach(ctx, plan.Key{Owner: req.ContainerID, IfName: req.IfName}); err != nil {
+	if err := d.network.Detach(ctx, plan.Key{Owner: req.ContainerID, IfName: req.IfName}, ""); err != nil {
 		return err
 	}
 	d.log.Info("spooled DEL served", "container", req.ContainerID, "ifname", req.IfName)
@@ -50,4 +49,26 @@ func (d *Door) drainOne(ctx context.Context, name string) error {
 		return err
 	}
 	return nil
+}
+
+// keep spools a DEL that cannot be served now, because the overlay is not up: a DEL never waits for anybody. It is
+// served before any later request.
+func (d *Door) keep(req wire.Request) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := wire.Spool(d.socket, req); err != nil {
+		return err
+	}
+	d.drained = false
+	d.log.Warn("DEL spooled until the overlay is up", "container", req.ContainerID, "ifname", req.IfName)
+	return nil
+}
+
+// forget drops a spooled DEL that a request served since has overtaken: a plugin that waited in vain for a stopped
+// agent leaves one, and it must not detach the container that has the same id later.
+func (d *Door) forget(req wire.Request) {
+	err := os.Remove(wire.SpoolPath(d.socket, req.ContainerID, req.IfName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.log.Error("overtaken DEL could not be taken from the spool", "container", req.ContainerID, "err", err)
+	}
 }

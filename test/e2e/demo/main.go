@@ -48,7 +48,7 @@ func main() {
 }
 
 func run(ctx context.Context, bin string, clean, keep bool) error {
-	cleared, err := sim.Sweep(kind)
+	cleared, err := sim.Sweep(kind, clean)
 	if len(cleared) > 0 {
 		fmt.Printf("ended what earlier demos left: %s\n", strings.Join(cleared, ", "))
 	}
@@ -78,7 +78,7 @@ func run(ctx context.Context, bin string, clean, keep bool) error {
 	}
 	if keep && ctx.Err() == nil && len(d.nodes) > 1 {
 		d.lookAround()
-		return err
+		return errors.Join(err, d.cluster.Keep())
 	}
 	// The clean-up must also run when ctx has ended by Ctrl-C.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -97,18 +97,35 @@ func Look() (Machine, error) {
 	return m, nil
 }
 
-// Changed tells how the machine differs from before: "+" is new, "-" is gone.
+// Changed tells what is on the machine that was not there before, and which of its own links and tables are gone. Of
+// what is mounted, only what a run could have mounted counts: other people work on the machine too.
 func (m Machine) Changed(before Machine) []string {
 	var diff []string
 	for _, l := range m.lines {
-		if _, had := slices.BinarySearch(before.lines, l); !had {
+		if _, had := slices.BinarySearch(before.lines, l); !had && !foreignMount(l) {
 			diff = append(diff, "+ "+l)
 		}
 	}
 	for _, l := range before.lines {
-		if _, has := slices.BinarySearch(m.lines, l); !has {
+		_, has := slices.BinarySearch(m.lines, l)
+		if !has && (strings.HasPrefix(l, "ip: ") || strings.HasPrefix(l, "nft: ")) {
 			diff = append(diff, "- "+l)
 		}
 	}
 	return diff
+}
+
+// foreignMount tells whether a line is a mount outside the places where container software and runs of ours mount.
+func foreignMount(line string) bool {
+	mount, ok := strings.CutPrefix(line, "mount: ")
+	if !ok {
+		return false
+	}
+	at := strings.Fields(mount)[1]
+	for _, ours := range []string{"/tmp/fairlead-", "/var/tmp/fairlead-", "/dev/shm/fairlead-", "/run", "/etc", "/opt", "/var/lib", "/sys", "/proc"} {
+		if strings.HasPrefix(at, ours) {
+			return false
+		}
+	}
+	return true
 }

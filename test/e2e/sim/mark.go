@@ -19,13 +19,13 @@ import (
 const markVariable = "FAIRLEAD_SIM"
 
 // Sweep clears what earlier runs of kind left that nobody owns any more: their starter is dead. It names each mark that
-// it cleared. Runs that are still going are left alone.
-func Sweep(kind string) ([]string, error) {
+// it cleared. Runs that are still going are left alone, and those that were kept on purpose unless kept is true.
+func Sweep(kind string, kept bool) ([]string, error) {
 	var cleared []string
 	var errs []error
 	for _, mark := range marks(kind) {
 		dir := findDir(mark)
-		if dir != "" && owned(dir) {
+		if dir != "" && (owned(dir) || !kept && isKept(dir)) {
 			continue
 		}
 		cleared = append(cleared, mark)
@@ -63,6 +63,16 @@ func claim(dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "owner"), fmt.Appendf(nil, "%d %s\n", os.Getpid(), start), 0o644)
+}
+
+// Keep marks the cluster as one that outlives its starter: only a Sweep that is told so ends it.
+func (c *Cluster) Keep() error {
+	return os.WriteFile(filepath.Join(c.Dir, "kept"), nil, 0o644)
+}
+
+func isKept(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "kept"))
+	return err == nil
 }
 
 func owned(dir string) bool {

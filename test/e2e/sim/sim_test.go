@@ -71,7 +71,7 @@ func TestSweepClearsOnlyRunsWhoseStarterIsDead(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(killed.Dir, "owner"), []byte("4194305 1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cleared, err := Sweep(kind)
+	cleared, err := Sweep(kind, false)
 	if err != nil {
 		t.Fatal(err)
 	}
