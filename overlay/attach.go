@@ -57,7 +57,7 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 		return plan.Attachment{}, err
 	case err != nil:
 		// Undone even when the caller has gone away.
-		return plan.Attachment{}, errors.Join(err, s.end(context.WithoutCancel(ctx), a, "undone"))
+		return plan.Attachment{}, errors.Join(err, s.end(context.WithoutCancel(ctx), a, undone))
 	}
 	s.o.attached.Inc()
 	s.o.deps.Log.Info("container attached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName)
@@ -108,6 +108,9 @@ func (s *session) detach(ctx context.Context, key plan.Key, nsid, why string) er
 	return s.end(ctx, a, why)
 }
 
+// undone is why an attachment ends that was never complete.
+const undone = "undone"
+
 // end takes an attachment away. Its key is locked.
 func (s *session) end(ctx context.Context, a plan.Attachment, why string) error {
 	s.changing.RLock()
@@ -125,7 +128,9 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 	s.table.free(a)
 	s.changed()
 	poke(s.retired)
-	s.o.detached.Inc()
+	if why != undone {
+		s.o.detached.Inc()
+	}
 	s.o.deps.Log.Info("container detached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName, "why", why)
 	return nil
 }

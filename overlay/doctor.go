@@ -2,10 +2,10 @@ package overlay
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
 // Examine looks at what stands between containers and their peers.
@@ -28,28 +28,35 @@ func (o *Overlay) Examine() []host.Finding {
 		out[0].Found = fmt.Sprintf("%s on %s, MTU %d", underlay.Addr, underlay.Dev, underlay.MTU)
 	}
 	for _, n := range networks {
-		f := host.Finding{What: "network " + n.Name, OK: len(n.Blocks) > 0, Found: fmt.Sprintf("%d addresses free", s.table.freeOf(n.Name))}
-		if len(n.Blocks) == 0 {
-			f.Found, f.Advice = "this host holds no block of it", "give this node a block in overlay.peers"
-		}
-		out = append(out, f)
+		out = append(out, s.examineNetwork(n, underlay.MTU))
 	}
-	return append(out, forwardPolicy())
+	return append(out, s.forwarding())
 }
 
-// forwardPolicy tells whether somebody else's firewall drops what we forward: an accept in our table does not overrule
-// a drop in another one (nft(8), "base chains of the same hook are all traversed").
-func forwardPolicy() host.Finding {
-	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops by policy"}
-	rules, err := exec.Command("iptables", "-S", "FORWARD").Output()
-	if err != nil {
-		f.Found = "iptables is not installed"
-		return f
-	}
-	if strings.HasPrefix(string(rules), "-P FORWARD DROP") {
+func (s *session) examineNetwork(n plan.Network, underlayMTU int) host.Finding {
+	f := host.Finding{What: "network " + n.Name, OK: true, Found: fmt.Sprintf("%d addresses free, MTU %d", s.table.freeOf(n.Name), n.MTU)}
+	switch {
+	case len(n.Blocks) == 0:
+		f.OK, f.Found, f.Advice = false, "this host holds no block of it", "give this node a block in overlay.peers"
+	case n.Underlay.Addr.IsValid() && n.MTU+vxlanOverhead > underlayMTU:
 		f.OK = false
-		f.Found = "iptables' FORWARD chain drops by policy (Docker sets this)"
-		f.Advice = "iptables -I DOCKER-USER -s CIDR -j ACCEPT and -d CIDR -j ACCEPT for each overlay network"
+		f.Advice = fmt.Sprintf("the underlay carries %d bytes, which leaves %d inside VXLAN; lower mtu or remove it from the configuration", underlayMTU, underlayMTU-vxlanOverhead)
+	}
+	return f
+}
+
+// forwarding tells whether somebody else's firewall drops what we forward: an accept in our table does not overrule a
+// drop in another one (nft(8): every base chain of a hook is traversed).
+func (s *session) forwarding() host.Finding {
+	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops by policy"}
+	dropping, err := s.kernel.ForwardDrops()
+	switch {
+	case err != nil:
+		f.OK, f.Found = false, err.Error()
+	case len(dropping) > 0:
+		f.OK = false
+		f.Found = "dropped by policy in " + strings.Join(dropping, ", ")
+		f.Advice = "accept each network's cidr there as source and as destination; beside Docker: iptables -I DOCKER-USER -s CIDR -j ACCEPT, and -d"
 	}
 	return f
 }

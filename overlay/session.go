@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
@@ -50,10 +51,12 @@ type session struct {
 	changing sync.RWMutex
 	keys     keyLocks
 
-	foreign   bool          // the journal holds records that we do not know
-	retired   chan struct{} // a link waits for deletion
-	published chan struct{} // the table changed
-	repair    chan struct{} // something of ours is gone
+	foreign bool // the journal holds records that we do not know
+	// newCluster tells the next repair that a difference is the store's doing and not somebody's damage.
+	newCluster atomic.Bool
+	retired    chan struct{} // a link waits for deletion
+	published  chan struct{} // the table changed
+	repair     chan struct{} // something of ours is gone
 }
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
@@ -255,6 +258,7 @@ func (s *session) followStore(ctx context.Context) error {
 			}
 			return
 		}
+		s.newCluster.Store(true)
 		poke(s.repair)
 	})
 	select {
@@ -391,10 +395,15 @@ func (s *session) putRight(ctx context.Context) error {
 	}
 	steps := plan.Steps(s.want(), have.WithoutRetired())
 	if len(steps) == 0 {
+		s.newCluster.Store(false)
 		return nil
 	}
-	s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
-	s.o.repaired.Add(uint64(len(steps)))
+	if s.newCluster.Swap(false) {
+		s.o.deps.Log.Info("hosts of the overlay changed", "steps", len(steps))
+	} else {
+		s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
+		s.o.repaired.Add(uint64(len(steps)))
+	}
 	return s.kernel.Apply(ctx, steps)
 }
 

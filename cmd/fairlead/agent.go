@@ -177,7 +177,7 @@ func descriptorLimit() int {
 
 // run keeps the parts running until ctx ends.
 func (d *daemon) run(ctx context.Context, path string) error {
-	d.log.Info("agent started", "version", version, "node", d.file.Node.Name, "pid", os.Getpid())
+	d.log.Info("agent started", "version", version, "node", d.file.Node.Name, "pid", os.Getpid(), "config", path)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -196,7 +196,7 @@ func (d *daemon) run(ctx context.Context, path string) error {
 	began := time.Now()
 	err := d.super.Run(ctx, d.parts...)
 	err = errors.Join(err, reloads.Wait())
-	d.log.Info("agent stopped", "ran", time.Since(began).Round(time.Millisecond), "err", err)
+	d.log.Info("agent stopped", "ran", time.Since(began).Round(time.Millisecond))
 	return err
 }
 
@@ -224,5 +224,9 @@ func (d *daemon) reload(ctx context.Context, path string) {
 	if err == nil {
 		d.file.Overlay.Peers = next.Overlay.Peers
 	}
-	d.log.Info("configuration reloaded", "applied", done.Applied, "needs_restart", done.Restart, "refused", done.Failed, "err", err)
+	if err != nil {
+		d.log.Error("configuration was reloaded in part", "applied", done.Applied, "needs_restart", done.Restart, "refused", done.Failed, "err", err)
+		return
+	}
+	d.log.Info("configuration reloaded", "applied", done.Applied, "needs_restart", done.Restart)
 }

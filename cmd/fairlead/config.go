@@ -31,6 +31,10 @@ func runConfig(e env, args []string) error {
 		return err
 	}
 	if args[0] == "check" {
+		if read.Name() == "" {
+			fmt.Fprintf(e.stdout, "%s: no such file; the defaults are in force\n", *path)
+			return nil
+		}
 		fmt.Fprintf(e.stdout, "%s: ok\n", *path)
 		return nil
 	}

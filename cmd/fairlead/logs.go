@@ -8,7 +8,8 @@ import (
 
 const logsHelp = `fairlead logs ls [--json]
 
-Every log that is followed: size, lines read and acknowledged by each sink, what is behind, what was lost. Example:
+Every log that is followed: size, lines read and acknowledged by each sink since the agent started, what is behind, what
+was lost. Example:
 
   fairlead logs ls`
 
@@ -40,7 +41,10 @@ func printSinks(e env, sinks []logship.SinkStatus) {
 	var rows [][]string
 	for _, k := range sinks {
 		state := "up"
-		if !k.Up {
+		switch {
+		case !k.Up && k.Error == "":
+			state = "idle" // it has had nothing to deliver yet
+		case !k.Up:
 			state = "down"
 		}
 		rows = append(rows, []string{k.Name, string(k.Class), state, fmt.Sprint(k.Acked), size(k.Lag), ago(k.LastAck), k.Error})

@@ -48,6 +48,9 @@ func run(e env, args []string) int {
 		usage(e.stdout)
 		return 0
 	}
+	if args[0] == "--version" {
+		args[0] = "version"
+	}
 	for _, c := range commands() {
 		if c.name != args[0] {
 			continue

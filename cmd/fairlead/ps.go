@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -40,7 +41,7 @@ func cpuCell(r psRow) string {
 	}
 	cell := fmt.Sprintf("%.2f", *r.CPUs)
 	if r.Usage.CPULimit != nil {
-		cell += fmt.Sprintf(" of %.2g", *r.Usage.CPULimit)
+		cell += " of " + strconv.FormatFloat(*r.Usage.CPULimit, 'f', -1, 64)
 	}
 	return cell
 }

@@ -52,8 +52,10 @@ func printStatus(e env, s statusAnswer) {
 		}
 		rows = append(rows, []string{string(r.Name), state, ago(r.Since), fmt.Sprint(r.Count), r.Socket})
 	}
-	if len(rows) > 0 {
-		fmt.Fprintln(e.stdout)
+	fmt.Fprintln(e.stdout)
+	if len(rows) == 0 {
+		fmt.Fprintln(e.stdout, "no container runtime has answered yet")
+	} else {
 		table(e.stdout, "RUNTIME STATE FOR CONTAINERS SOCKET", rows)
 	}
 	rows = nil

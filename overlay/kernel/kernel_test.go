@@ -248,3 +248,23 @@ func BenchmarkAttachDetach(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func TestFirewallsOfOthersThatDropWhatIsForwardedAreNamed(t *testing.T) {
+	c := hostNS(t)
+	c.mustApply(t, plan.Steps(plan.Host{Networks: []plan.Network{blue()}}, c.mustObserve(t)))
+	drops := func() string {
+		t.Helper()
+		list, err := c.ForwardDrops()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(list, ", ")
+	}
+	if got := drops(); got != "" {
+		t.Fatalf("a fresh host drops in %s", got)
+	}
+	sh(t, "nft add table inet site; nft 'add chain inet site forward_in { type filter hook forward priority 0; policy drop; }'; nft 'add chain inet site other { type filter hook input priority 0; policy drop; }'")
+	if got := drops(); got != "table inet site chain forward_in" {
+		t.Fatalf("got %q", got)
+	}
+}
