@@ -32,7 +32,7 @@ install: build ## install binaries, systemd unit, CNI conflist and example confi
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/cni/net.d $(DESTDIR)/etc/fairlead
 	sed 's|@BINDIR@|$(PREFIX)/bin|' deploy/fairlead.service >$(DESTDIR)/etc/systemd/system/fairlead.service
 	install -m 644 deploy/fairlead.yaml $(DESTDIR)/etc/fairlead/fairlead.yaml.example
-	@for f in etc/fairlead/fairlead.yaml:deploy/fairlead.yaml etc/cni/net.d/10-fairlead.conflist:deploy/10-fairlead.conflist; do \
+	@for f in etc/fairlead/fairlead.yaml:deploy/fairlead.yaml etc/cni/net.d/90-fairlead.conflist:deploy/90-fairlead.conflist; do \
 		to=$(DESTDIR)/$${f%%:*}; \
 		if [ -e "$$to" ]; then echo "kept $$to, which was there"; else echo "install -m 644 $${f#*:} $$to"; install -m 644 "$${f#*:}" "$$to"; fi; \
 	done

@@ -78,8 +78,15 @@ func InOwnNetNS(t testing.TB) bool {
 func inThread(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
-		done <- f()
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			done <- f() // not unlocked: the thread ends with the goroutine
+			return
+		}
+		// The first thread does not end, and /proc/PID/ns/net would go on speaking of the wrong namespace.
+		err := inThread(f)
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }

@@ -203,7 +203,7 @@ func (w *world) tidy(ctx context.Context, boxes map[*box]fate) error {
 			_, err := w.containerd.Ctr(ctx, "default", "container", "rm", b.id)
 			errs = append(errs, err)
 		}
-		errs = append(errs, w.overlay.Detach(ctx, b.key()))
+		errs = append(errs, w.overlay.Detach(ctx, b.key(), ""))
 		if _, err := os.Stat(b.netns()); err == nil {
 			errs = append(errs, dropNetNS(b.netns()))
 		}
