@@ -29,7 +29,10 @@ type source struct {
 	imports []string // of this module, as folders
 }
 
-func (s source) test() bool { return strings.HasSuffix(s.name, "_test.go") }
+// test tells whether the file is for tests only: one itself, or of a package that drivers' tests share (sinktest).
+func (s source) test() bool {
+	return strings.HasSuffix(s.name, "_test.go") || strings.HasSuffix(s.pkg, "test")
+}
 
 // sources reads all Go files of the repository.
 func sources(t *testing.T) []source {
