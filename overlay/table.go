@@ -35,18 +35,6 @@ func (t *table) get(key plan.Key) (plan.Attachment, bool) {
 	return a, ok
 }
 
-// owned gives the attachments of one owner.
-func (t *table) owned(owner string) (out []plan.Attachment) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k, a := range t.byKey {
-		if k.Owner == owner {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
 func (t *table) keyOf(link string) (plan.Key, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -48,6 +48,8 @@ type Container struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	State     State             `json:"state"`
 	ExitCode  int               `json:"exit_code,omitempty"`
+	Health    string            `json:"health,omitempty"`     // what its health check says: "starting", "healthy", "unhealthy"; empty without one
+	Restarts  int               `json:"restarts,omitempty"`   // how often the runtime itself has started it again
 	OOMKilled bool              `json:"oom_killed,omitempty"` // as far as the runtime says; cgroup counters are metrics' business
 	Created   time.Time         `json:"created,omitzero"`
 	Started   time.Time         `json:"started,omitzero"`

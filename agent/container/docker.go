@@ -112,11 +112,11 @@ func (e *dockerEvent) id() string {
 	return e.ID
 }
 
-// matters leaves out what changes no container and comes often: health checks and other exec, attach, copies. An
-// action that is not known here matters.
+// matters leaves out what changes no container and comes often: the runs of health checks and other exec, attach, copies.
+// What a health check found is a change. An action that is not known here matters.
 func (e *dockerEvent) matters() bool {
 	action, _, _ := strings.Cut(or(e.Action, e.Status), ":")
-	for _, idle := range []string{"exec", "health_status", "top", "resize", "attach", "detach", "archive-path", "extract-to-dir", "export", "kill", "copy"} {
+	for _, idle := range []string{"exec", "top", "resize", "attach", "detach", "archive-path", "extract-to-dir", "export", "kill", "copy"} {
 		if strings.HasPrefix(action, idle) {
 			return false
 		}
@@ -189,8 +189,10 @@ type inspected struct {
 		OOMKilled             bool
 		Pid, ExitCode         int
 		StartedAt, FinishedAt time.Time
+		Health                struct{ Status string }
 	}
-	Config struct {
+	RestartCount int
+	Config       struct {
 		Image  string
 		Labels map[string]string
 	}
@@ -230,6 +232,9 @@ func (i *inspected) container(runtime Runtime) Container {
 	}
 	for _, m := range i.Mounts {
 		c.Mounts = append(c.Mounts, Mount{Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, ReadOnly: !m.RW})
+	}
+	if c.Restarts = i.RestartCount; i.State.Health.Status != "none" {
+		c.Health = i.State.Health.Status
 	}
 	c.Pod = podOf(c.Labels)
 	c.Sandbox = c.Labels["io.kubernetes.docker.type"] == "podsandbox"

@@ -78,7 +78,7 @@ func TestEventsThatChangeNoContainerAreNotAskedAbout(t *testing.T) {
 	for text, want := range map[string]bool{
 		`{"Action":"start"}`: true, `{"Action":"die"}`: true, `{"status":"died"}`: true, `{"Action":"destroy"}`: true,
 		`{"Action":"something-new"}`: true, `{"Action":"rename"}`: true,
-		`{"Action":"exec_create: sh -c check"}`: false, `{"Action":"exec_die"}`: false, `{"Action":"health_status: healthy"}`: false,
+		`{"Action":"exec_create: sh -c check"}`: false, `{"Action":"exec_die"}`: false, `{"Action":"health_status: healthy"}`: true,
 		`{"status":"exec"}`: false, `{"Action":"top"}`: false,
 	} {
 		var e dockerEvent

@@ -26,6 +26,7 @@ import (
 	"github.com/fairlead-dev/fairlead/metrics"
 	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/door/cni"
+	"github.com/fairlead-dev/fairlead/volumes"
 )
 
 const agentHelp = `fairlead agent [--config F]
@@ -92,6 +93,7 @@ type daemon struct {
 	overlay   *overlay.Overlay
 	metrics   *metrics.Metrics
 	logship   *logship.Logship
+	volumes   *volumes.Volumes
 	reaper    *reap.Reaper
 	parts     []agent.Part
 }
@@ -141,11 +143,21 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if d.reaper, err = newReaper(f, f.Orphans, dir, d.inventory, d.overlay, stats, part("orphans")); err != nil {
+	volumesState, err := dir.Sub("volumes")
+	if err != nil {
+		return nil, err
+	}
+	if d.volumes, err = volumes.New(f.Volumes, volumes.Deps{
+		Log: part("volumes"), Stats: stats, State: volumesState, Inventory: d.inventory, Node: f.Node.Name,
+	}); err != nil {
+		return nil, err
+	}
+	if d.reaper, err = newReaper(f, dir, d, stats, part("orphans")); err != nil {
 		return nil, err
 	}
 	operators := api.New(f.agentSocket(), "fairlead", part("api"))
 	d.routes(operators)
+	volumeRoutes(operators, d.volumes)
 	orphanRoutes(operators, d.reaper)
 	web := api.NewHTTP(f.Listen, part("http"))
 	web.Handle("GET /metrics", d.metrics)
@@ -161,6 +173,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 		{Name: "cni", Run: door.Run},
 		{Name: "metrics", Run: d.metrics.Run},
 		{Name: "logship", Run: d.logship.Run},
+		{Name: "volumes", Run: d.volumes.Run},
 		{Name: "orphans", Run: d.reaper.Run},
 	}
 	return d, nil

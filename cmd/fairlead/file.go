@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-dev/fairlead/logship"
 	"github.com/fairlead-dev/fairlead/metrics"
 	"github.com/fairlead-dev/fairlead/overlay"
+	"github.com/fairlead-dev/fairlead/volumes"
 )
 
 const defaultConfigFile = "/etc/fairlead/fairlead.yaml"
@@ -36,6 +37,7 @@ type File struct {
 	Overlay overlay.Config `yaml:"overlay" doc:"addresses for containers and paths between hosts"`
 	Metrics metrics.Config `yaml:"metrics" doc:"what is read from cgroups at each scrape"`
 	Logship logship.Config `yaml:"logship" doc:"which logs are followed and where their lines go"`
+	Volumes volumes.Config `yaml:"volumes" doc:"directories that are volumes, beside those of containers, and where backups go"`
 	Orphans reap.Config    `yaml:"orphans" doc:"what dead containers left behind"`
 }
 
@@ -74,6 +76,7 @@ func defaultFile() File {
 		Overlay:  overlay.DefaultConfig(),
 		Metrics:  metrics.DefaultConfig(),
 		Logship:  logship.DefaultConfig(),
+		Volumes:  volumes.DefaultConfig(),
 		Orphans:  reap.DefaultConfig(),
 	}
 }
@@ -108,7 +111,7 @@ func (f File) Validate() error {
 	if f.Log.Format != "text" && f.Log.Format != "json" {
 		problem("log.format", "expected text or json, found %q", f.Log.Format)
 	}
-	problems = append(problems, config.Under("runtimes", f.Runtimes.Validate()), f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate(), f.Orphans.Validate())
+	problems = append(problems, config.Under("runtimes", f.Runtimes.Validate()), f.Overlay.Validate(), f.Metrics.Validate(), f.Logship.Validate(), f.Volumes.Validate(), f.Orphans.Validate())
 	return errors.Join(problems...)
 }
 

@@ -47,7 +47,7 @@ func printSinks(e env, sinks []logship.SinkStatus) {
 		case !k.Up:
 			state = "down"
 		}
-		rows = append(rows, []string{k.Name, string(k.Class), state, fmt.Sprint(k.Acked), size(k.Lag), ago(k.LastAck), k.Error})
+		rows = append(rows, []string{k.Name, string(k.Class), state, fmt.Sprint(k.Acked), fmt.Sprint(k.Rejected), size(k.Lag), ago(k.LastAck), k.Error})
 	}
-	table(e.stdout, "SINK CLASS STATE ACKNOWLEDGED BEHIND LAST ERROR", rows)
+	table(e.stdout, "SINK CLASS STATE ACKNOWLEDGED REJECTED BEHIND LAST ERROR", rows)
 }

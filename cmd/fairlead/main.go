@@ -31,6 +31,7 @@ func commands() []command {
 		{"ps", "containers: runtime, address, CPU, memory against limit", runPs},
 		{"net", "networks: net ls", runNet},
 		{"logs", "what is followed, how far, what is acknowledged: logs ls", runLogs},
+		{"volume", "volumes, snapshots and backups: volume ls | snapshot | backup | restore | ...", runVolume},
 		{"orphans", "what dead containers left: orphans ls | clean [--yes] | undo REF", runOrphans},
 		{"doctor", "what this kernel, runtime and network can and cannot do", runDoctor},
 		{"config", "config check | config print: validate or show; touch nothing", runConfig},

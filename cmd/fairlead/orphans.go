@@ -11,12 +11,10 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/api"
-	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/reap"
 	"github.com/fairlead-dev/fairlead/agent/reap/detect"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
-	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
@@ -196,16 +194,18 @@ func (f *flags) tell(path string, in, out any) error {
 }
 
 // newReaper puts the reaper together with everybody who can list and release something.
-func newReaper(f File, cfg reap.Config, dir *state.Dir, v *container.Inventory, o *overlay.Overlay, stats *stat.Registry, log *slog.Logger) (*reap.Reaper, error) {
+func newReaper(f File, dir *state.Dir, d *daemon, stats *stat.Registry, log *slog.Logger) (*reap.Reaper, error) {
 	own, err := dir.Sub("orphans")
 	if err != nil {
 		return nil, err
 	}
-	h := detect.DefaultHost(f.root(), f.Runtimes.Run, cfg.Containerd...)
+	h := detect.DefaultHost(f.root(), f.Runtimes.Run, f.Orphans.Containerd...)
 	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup}
 	owners := detect.Owners(h)
-	owners["overlay"] = o
-	return reap.New(cfg, reap.Deps{Log: log, Stats: stats, State: own, Root: f.root(), Inventory: v, Owners: owners})
+	owners["overlay"], owners["volumes"] = d.overlay, d.volumes
+	return reap.New(f.Orphans, reap.Deps{
+		Log: log, Stats: stats, State: own, Root: f.root(), Inventory: d.inventory, Owners: owners, Busy: d.volumes.Busy,
+	})
 }
 
 // orphanRoutes are the reaper's part of the operator API.

@@ -72,7 +72,7 @@ func volumeRoutes(s *api.Server, v *volumes.Volumes) {
 
 // volumeStatus gives an error the HTTP status that fits it.
 func volumeStatus(err error) error {
-	status := 0
+	var status int
 	switch {
 	case err == nil:
 		return nil

@@ -83,7 +83,9 @@ func (d *Demo) show(ctx context.Context) error {
 		{"tcp", d.tcp},
 		{"logs", d.logs},
 		{"scrape", d.scrape},
+		{"volume", d.volume},
 		{"kill -9", d.restart},
+		{"orphans", d.orphans},
 		{"removal", d.removal},
 	} {
 		if step.name == "removal" && d.keep {

@@ -81,6 +81,10 @@ func (n *Node) configure() error {
 	for _, s := range n.fileSinks() {
 		fmt.Fprintf(&b, "    - {name: %s, type: file, path: %s}\n", s, sinkPath(s))
 	}
+	if n == n.demo.nodes[0] { // where the steps volume and orphans play
+		fmt.Fprintf(&b, "volumes:\n  directories: [{name: odd, path: %s}]\n  repositories: [{name: local, path: %s}]\n", oddPath, repositoryPath)
+		fmt.Fprintf(&b, "orphans: {grace: %s}\n", grace)
+	}
 	return os.WriteFile(n.Path(configPath), []byte(b.String()), 0o644)
 }
 

@@ -213,17 +213,11 @@ func (l *load) end() (loadResult, error) {
 		return r, err
 	}
 	for i := range l.udp {
-		var sent struct{ Sent int }
-		var got struct {
-			Received, Lost, Repeated int
-		}
-		if err := errors.Join(l.udp[i].wait(&sent), l.udpEnds[i].wait(&got)); err != nil {
+		sent, err := delivered(l.udp[i], l.udpEnds[i])
+		if err != nil {
 			return r, err
 		}
-		if got.Received != sent.Sent || got.Repeated > 0 {
-			return r, fmt.Errorf("of %d UDP packets %d arrived and %d came twice (%s)", sent.Sent, got.Received, got.Repeated, l.udp[i].what)
-		}
-		r.packets += sent.Sent
+		r.packets += sent
 	}
 	var stream struct{ Sent, Echoed int }
 	var served struct{ Bytes int }
@@ -240,6 +234,21 @@ func (l *load) end() (loadResult, error) {
 		r.lines[c+"/file/restart"] = wrote.Lines
 	}
 	return r, nil
+}
+
+// delivered waits for both ends of UDP traffic and gives how many packets were sent. A lost or repeated one is an error.
+func delivered(sender, receiver *Load) (int, error) {
+	var sent struct{ Sent int }
+	var got struct {
+		Received, Lost, Repeated int
+	}
+	if err := errors.Join(sender.wait(&sent), receiver.wait(&got)); err != nil {
+		return 0, err
+	}
+	if got.Received != sent.Sent || got.Repeated > 0 {
+		return 0, fmt.Errorf("of %d UDP packets %d arrived and %d came twice (%s)", sent.Sent, got.Received, got.Repeated, sender.what)
+	}
+	return sent.Sent, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -31,7 +31,7 @@ type Host struct {
 // own are the directories that each host has for itself. The rest of the file system is the machine's.
 var own = []string{
 	"/run", "/etc/cni", "/opt/cni", "/etc/fairlead",
-	"/var/lib/fairlead", "/var/lib/containerd", "/var/lib/cni", "/var/log",
+	"/var/lib/fairlead", "/var/lib/containerd", "/var/lib/cni", "/var/log", "/srv",
 }
 
 func (c *Cluster) newHost(ctx context.Context, name string) (*Host, error) {
