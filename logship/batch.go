@@ -29,6 +29,7 @@ type mark struct {
 	cursor    *cursor
 	end, from decode.Mark
 	bytes     int // of the raw line
+	left      *[]left
 }
 
 func newBatch() *batch { return &batch{buf: make([]byte, 0, batchBytes)} }

@@ -13,20 +13,25 @@ func TestEveryProblemOfTheConfigurationIsNamedWithItsKey(t *testing.T) {
 		{Name: "f", Type: "file", Path: "/out/copy", From: "middle"},
 		{Name: "k", Type: "kafka"},
 		{Name: "p", Type: "syslog", Address: "tcp://logs:70000", Path: "/x"},
+		{Name: "l", Type: "loki", URL: "loki:3100", User: "u"},
+		{Name: "r", Type: "file", Path: "/r/r", MaxBytes: 1},
 	}}
 	want := `logship.files[0].path: "var/*.log"
 logship.files[1].path: "/a/["
 logship.pins: "maybe"
 logship.sinks[0].name: "a b"
-logship.sinks[0].address: "udp://x" is not valid, expected tcp://host:port
-logship.sinks[1].path: "copy.log"
+logship.sinks[0].address: "udp://x" is not valid, expected tcp://host:port, tls://host:port, udp://host:port
 logship.sinks[1].address: "tcp://h:1"
+logship.sinks[1].path: "copy.log"
 logship.sinks[2].name: "f"
 logship.sinks[2].path: "/out/copy"
 logship.sinks[2].from: "middle"
 logship.sinks[3].type: "kafka"
 logship.sinks[4].address: "tcp://logs:70000"
-logship.sinks[4].path: "/x"`
+logship.sinks[4].path: "/x"
+logship.sinks[5].url: "loki:3100"
+logship.sinks[5].password_file: ""
+logship.sinks[6].keep: "0"`
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no error")

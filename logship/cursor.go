@@ -31,6 +31,9 @@ type cursor struct {
 	until  decode.Mark // lines that end here or before were delivered by an earlier run
 	done   atomic.Bool // read to the end of an ended stream
 
+	trail []*trailing // generations before gen that may still grow
+	left  atomic.Pointer[[]left]
+
 	queued   bool // in the shipper's queue; guarded by its lock
 	inflight atomic.Int64
 	finished atomic.Bool // done, and all of it acknowledged
@@ -43,7 +46,10 @@ type cursor struct {
 // place is an acknowledged mark; see mark.
 type place struct {
 	end, from decode.Mark
+	left      *[]left
 }
+
+func (m *mark) place() place { return place{m.end, m.from, m.left} }
 
 // counts is the ledger of one stream and sink since the agent's start.
 type counts struct {
@@ -51,6 +57,7 @@ type counts struct {
 	lost                  atomic.Uint64 // bytes destroyed unread, as far as they are known
 	doubled               atomic.Uint64 // records sent twice that may have arrived twice
 	malformed, split      atomic.Uint64
+	rejected              atomic.Uint64 // records refused for good, kept as dead letters
 	readBytes, ackedBytes atomic.Uint64
 }
 
@@ -74,11 +81,12 @@ func (c *cursor) start(saved ledger.Position, known bool) {
 			c.off = saved.Offset
 			c.until = decode.Mark{Gen: c.gen.Seq, Off: c.off}
 			c.rewind(saved.From)
+			c.retrail(saved.Left)
 		}
 	}
 	if c.gen != nil {
 		at := decode.Mark{Gen: c.gen.Seq, Off: c.off}
-		c.acked = place{end: at, from: at}
+		c.acked = place{end: at, from: at, left: c.left.Load()}
 		if at.Before(c.until) {
 			c.acked.end = c.until
 		}
@@ -110,10 +118,16 @@ func (c *cursor) read(b *batch, at int64) (outcome, error) {
 			return c.end(b, at)
 		}
 	}
+	if o, err := c.late(b, at); o == more || err != nil {
+		return o, err
+	}
 	for {
 		if c.gen.Cut() {
 			c.lose(c.gen.Seen() - c.off)
 			c.enter(c.gen.Next())
+		}
+		if c.gen.Rescued(c.off) {
+			c.enter(c.gen.Next()) // it had more than the copy has
 		}
 		data, atEnd, err := c.fetch(b)
 		if errors.Is(err, errTruncated) {
@@ -149,6 +163,11 @@ var errTruncated = errors.New("content before the offset has changed")
 func (c *cursor) fetch(b *batch) (data []byte, atEnd bool, err error) {
 	space := b.buf[len(b.buf):cap(b.buf)]
 	space = space[:min(len(space), readBytes+len(c.before))]
+	if t := c.trailing(c.gen); t != nil { // decoded again for what was held; what follows is read as late
+		space = space[:min(int64(len(space)), t.start-c.off+int64(len(c.before)))]
+		data, _, err = c.readInto(space)
+		return data, true, err
+	}
 	return c.readInto(space)
 }
 
@@ -203,20 +222,39 @@ func (c *cursor) add(b *batch, l decode.Line, m mark, at int64) {
 	if !c.until.Before(m.end) {
 		return
 	}
+	c.emit(b, l, m, at)
+}
+
+func (c *cursor) emit(b *batch, l decode.Line, m mark, at int64) {
+	m.left = c.left.Load()
 	if l.Malformed {
 		c.sink.total.malformed.Add(1)
 	}
 	if l.Split {
 		c.sink.total.split.Add(1)
 	}
+	var k sink.Key
 	if l.At == 0 {
 		l.At = at
+	} else {
+		k = c.key(m)
+		if l.Split {
+			k.Off = ^k.Off // it begins where the line before ended
+		}
 	}
 	c.count.read.Add(1)
 	c.sink.total.read.Add(1)
 	c.inflight.Add(1)
-	b.records = append(b.records, sink.Record{Origin: c.stream.origin.Load(), At: l.At, Std: l.Std, Line: l.Text})
+	b.records = append(b.records, sink.Record{Origin: c.stream.origin.Load(), At: l.At, Std: l.Std, Line: l.Text, Key: k})
 	b.marks = append(b.marks, m)
+}
+
+// key tells a record by its file and where its raw line ended, or began when only its first part is meant.
+func (c *cursor) key(m mark) sink.Key {
+	if c.gen == nil || m.end.Gen != c.gen.Seq {
+		return sink.Key{}
+	}
+	return sink.Key{File: c.gen.ID.Ino ^ uint64(c.gen.ID.Birth)<<20, Off: m.end.Off}
 }
 
 // pass moves the offset over data, which lies at the end of b's buffer.
@@ -278,15 +316,25 @@ func (c *cursor) turn(b *batch, rest []byte, at int64) outcome {
 	if c.gen.Cut() {
 		return again
 	}
-	if next == nil && !ended || next != nil && next.Seen() == 0 && !ended {
+	if next != nil && c.trailing(c.gen) != nil {
+		c.enter(next)
+		return again
+	}
+	if next == nil && !ended || next != nil && next.Seen() == 0 && next.Next() == nil && !ended {
 		return wait
 	}
+	busy := c.gen.Busy() // asked before the size: what nobody writes to does not grow
 	size, changed, err := c.gen.Stat()
 	if err == nil && size > c.off+int64(len(rest)) {
 		return again
 	}
-	if age := time.Since(changed); age >= 0 && age < quiet && (next == nil || next.Next() == nil) {
+	if age := time.Since(changed); busy && age >= 0 && age < quiet && (next == nil || next.Next() == nil) {
 		return later
+	}
+	if busy && next != nil {
+		c.leave()
+		c.enter(next)
+		return again
 	}
 	if len(rest) > 0 {
 		c.line(b, rest, 0, 0, at)
@@ -295,6 +343,9 @@ func (c *cursor) turn(b *batch, rest []byte, at int64) outcome {
 	if next == nil {
 		o, _ := c.end(b, at)
 		return o
+	}
+	if c.gen.Rescued(c.off) {
+		c.lose(c.gen.Seen() - c.off)
 	}
 	c.enter(next)
 	return again
@@ -306,6 +357,9 @@ func (c *cursor) enter(g *tail.Generation) { c.gen, c.off, c.before = g, 0, c.be
 func (c *cursor) end(b *batch, at int64) (outcome, error) {
 	if !c.stream.ended.Load() {
 		return wait, nil
+	}
+	if len(c.trail) > 0 {
+		return later, nil
 	}
 	for _, l := range c.dec.Flush() {
 		end := c.acked.end

@@ -47,7 +47,7 @@ func TestAFileThatGrewBeyondTheOffsetAgainAfterTruncationIsReadAnew(t *testing.T
 	s.origin.Store(s.src.Origin)
 	s.series = tail.NewSeries(tail.Host, path, nil, false, func(tail.Identity) bool { return false }, nil)
 	t.Cleanup(func() { s.series.Close(true) })
-	c := &cursor{stream: s, sink: newShipper("x", nil, nil, slog.New(slog.DiscardHandler)), dec: decode.New(container.Plain, decode.MaxLine)}
+	c := &cursor{stream: s, sink: newShipper("x", nil, nil, nil, slog.New(slog.DiscardHandler)), dec: decode.New(container.Plain, decode.MaxLine)}
 	s.cursors = []*cursor{c}
 	if _, err := s.series.Look(); err != nil {
 		t.Fatal(err)

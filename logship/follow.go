@@ -23,7 +23,7 @@ import (
 // directory, so files inside containers are looked at (one fstat each) with every tick.
 const (
 	tickTime   = 500 * time.Millisecond
-	rescanTick = 20 // ticks from one look at every path and glob to the next
+	rescanTick = 20 // ticks from one look at every size and glob to the next; at every path with each third
 	syncTick   = 2  // ticks from one fsync of the positions to the next
 	settleTick = 4
 	settleTime = settleTick * tickTime
@@ -39,15 +39,16 @@ type follower struct {
 	pins     *tail.Pins
 	nudge    chan struct{}
 
-	streams  map[string]*stream
-	closed   map[string]owner // streams read to the end, while the inventory still has their container's tombstone
-	said     map[owner]bool   // containers whose files cannot be reached
-	globs    []*glob
-	globDirs map[string][]*glob
-	byDir    map[string][]*stream
-	pending  map[string]time.Time // matches that may be somebody's older generation
-	starved  bool                 // a log waits for a descriptor
-	news     bool                 // streams changed since publish
+	streams    map[string]*stream
+	closed     map[string]owner // streams read to the end, while the inventory still has their container's tombstone
+	said       map[owner]bool   // containers whose files cannot be reached
+	globs      []*glob
+	globDirs   map[string][]*glob
+	byDir      map[string][]*stream
+	pending    map[string]time.Time // matches that may be somebody's older generation
+	starved    bool                 // a log waits for a descriptor
+	unmirrored bool                 // said once
+	news       bool                 // streams changed since publish
 }
 
 // glob is a pattern whose matches are streams of their own.
@@ -135,12 +136,18 @@ func (f *follower) tick(n int) {
 	for _, s := range f.streams {
 		if s.isFile() && s.owner != (owner{}) {
 			f.touch(s)
+		} else {
+			f.mirror(s)
 		}
 	}
 	if n%rescanTick == 0 || f.starved || n%settleTick == 0 && len(f.pending) > 0 {
 		maps.DeleteFunc(f.pending, func(_ string, since time.Time) bool { return time.Since(since) > 2*settleTime })
 		f.scan()
-		f.lookAll()
+		if n%(3*rescanTick) == 0 || f.starved {
+			f.lookAll()
+		} else {
+			f.touchAll()
+		}
 		f.rewatch()
 	}
 	if n%syncTick == 0 {
@@ -162,6 +169,7 @@ func (f *follower) release() {
 	}
 	for s, seq := range need {
 		s.release(seq)
+		s.wake() // what is still written under another name, or under none, makes no event that leads here
 	}
 	f.reap()
 }
@@ -325,6 +333,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 			if p.From != nil {
 				saved = append(saved, *p.From)
 			}
+			saved = append(saved, p.Left...)
 		}
 	}
 	taken := func(id tail.Identity) bool {
@@ -383,12 +392,15 @@ func (f *follower) moved(e tail.Event) {
 
 // touch costs one fstat, look also asks what the path leads to now.
 func (f *follower) touch(s *stream) {
+	f.mirror(s)
+	defer f.rescued(s)
 	if changed, err := s.series.Touch(); changed || err != nil || s.series.Generations() > 1 {
 		s.wake()
 	}
 }
 
 func (f *follower) look(s *stream) {
+	defer f.rescued(s)
 	changed, err := s.series.Look()
 	if err != nil {
 		f.log.Warn("log could not be looked at; it is tried again", "stream", s.key, "err", err)
@@ -405,6 +417,39 @@ func (f *follower) lookAll() {
 		if s.isFile() && s.gone(now) && !s.ended.Swap(true) {
 			s.wake()
 		}
+	}
+}
+
+// rescued saves the positions in a file that was truncated as positions in its copy.
+func (f *follower) rescued(s *stream) {
+	if n := s.series.Rescues(); n != s.rescues {
+		s.rescues = n
+		for _, c := range s.cursors {
+			c.sink.moved(c)
+		}
+	}
+}
+
+// mirror copies what a program is known to destroy by truncation while a sink is behind.
+func (f *follower) mirror(s *stream) {
+	if !s.series.Cuts() || f.l.cfg.MirrorBytes == 0 {
+		return
+	}
+	from, behind := s.unread()
+	if !behind {
+		s.series.Unmirror()
+		return
+	}
+	if _, err := s.series.Mirror(from, int64(f.l.cfg.MirrorBytes)); err != nil && !f.unmirrored {
+		f.unmirrored = true
+		f.log.Warn("a log that is truncated while a sink is behind could not be copied; what is destroyed is counted", "stream", s.key, "err", err)
+	}
+}
+
+// touchAll sees growth of which no event tells, as on network file systems.
+func (f *follower) touchAll() {
+	for _, s := range f.streams {
+		f.touch(s)
 	}
 }
 

@@ -27,9 +27,6 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/logship/ledger"
-	"github.com/fairlead-dev/fairlead/logship/sink"
-	"github.com/fairlead-dev/fairlead/logship/sink/file"
-	"github.com/fairlead-dev/fairlead/logship/sink/syslog"
 	"github.com/fairlead-dev/fairlead/logship/tail"
 )
 
@@ -114,7 +111,7 @@ func (l *Logship) prepare(ctx context.Context, book *ledger.Book) ([]*shipper, e
 		}
 		names = append(names, c.Name)
 		start[c.Name] = c.From == "start"
-		sh := newShipper(c.Name, s, book, l.deps.Log)
+		sh := newShipper(c.Name, s, book, &deadLetters{path: l.deps.State.File("dead-" + c.Name + ".ndjson")}, l.deps.Log)
 		sh.confirm(ctx)
 		shippers = append(shippers, sh)
 	}
@@ -129,18 +126,6 @@ func (l *Logship) prepare(ctx context.Context, book *ledger.Book) ([]*shipper, e
 	l.sinks = shippers
 	l.mu.Unlock()
 	return shippers, nil
-}
-
-func (l *Logship) open(c SinkConfig) (sink.Sink, error) {
-	log := l.deps.Log.With("sink", c.Name)
-	switch c.Type {
-	case "file":
-		return file.New(c.Path, log), nil
-	case "syslog":
-		addr, err := c.hostPort()
-		return syslog.New(addr, log), err
-	}
-	return nil, fmt.Errorf("sink %s: unknown type %q", c.Name, c.Type)
 }
 
 // pins tells this agent's links from those of another on the same machine by its state directory.

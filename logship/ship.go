@@ -2,6 +2,7 @@ package logship
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,7 +20,10 @@ type shipper struct {
 	name string
 	sink sink.Sink
 	book *ledger.Book
+	dead *deadLetters
 	log  *slog.Logger
+
+	saving sync.Mutex // from saving a position to taking it over
 
 	mu    sync.Mutex
 	queue []*cursor // to be looked at
@@ -36,8 +40,8 @@ type shipper struct {
 // flushTime is how long stopping may take for what was read and written already.
 const flushTime = 4 * time.Second
 
-func newShipper(name string, s sink.Sink, book *ledger.Book, log *slog.Logger) *shipper {
-	return &shipper{name: name, sink: s, book: book, log: log.With("sink", name), bell: make(chan struct{}, 1)}
+func newShipper(name string, s sink.Sink, book *ledger.Book, dead *deadLetters, log *slog.Logger) *shipper {
+	return &shipper{name: name, sink: s, book: book, dead: dead, log: log.With("sink", name), bell: make(chan struct{}, 1)}
 }
 
 // wake queues a cursor; once is enough until the reader takes it.
@@ -182,6 +186,9 @@ func (s *shipper) deliver(soft, hard context.Context, b *batch) bool {
 		s.sent(b.marks[done:])
 		receipt, err := s.sink.Deliver(hard, b.records[done:], s.intend(b.marks[done:]))
 		s.total.doubled.Add(uint64(receipt.Resent))
+		if len(receipt.Rejected) > 0 && !s.bury(soft, b.records[done:], receipt.Rejected) {
+			return false
+		}
 		if receipt.Acked > 0 {
 			s.settle(b.marks[done:done+receipt.Acked], receipt.Mark)
 			done, try = done+receipt.Acked, 0
@@ -194,7 +201,12 @@ func (s *shipper) deliver(soft, hard context.Context, b *batch) bool {
 		}
 		s.doubt(b.marks[done:], receipt)
 		s.failed(err)
-		if !sleep(soft, backoff(try)) {
+		pause := backoff(try)
+		var later *sink.Later
+		if errors.As(err, &later) {
+			pause = max(pause, later.After)
+		}
+		if !sleep(soft, pause) {
 			return false
 		}
 	}
@@ -202,6 +214,23 @@ func (s *shipper) deliver(soft, hard context.Context, b *batch) bool {
 		s.log.Info("sink takes records", "class", s.sink.Class())
 	}
 	return true
+}
+
+// bury keeps what the receiver refused for good in the dead-letter file, and repeats that until it is kept.
+func (s *shipper) bury(ctx context.Context, records []sink.Record, rejected []sink.Rejection) bool {
+	if s.total.rejected.Add(uint64(len(rejected))) == uint64(len(rejected)) {
+		s.log.Warn("sink refused records for good; they are kept", "path", s.dead.path, "records", len(rejected), "reason", rejected[0].Reason)
+	}
+	for try := 0; ; try++ {
+		err := s.dead.add(records, rejected)
+		if err == nil {
+			return true
+		}
+		s.failed(err)
+		if !sleep(ctx, backoff(try)) {
+			return false
+		}
+	}
 }
 
 // intend saves where the positions will be once marks are acknowledged, for a sink that can prove it after a kill.
@@ -232,7 +261,7 @@ func (s *shipper) positions(marks []mark) map[string]ledger.Position {
 	at := map[string]ledger.Position{}
 	for i := range marks {
 		if c := marks[i].cursor; i == len(marks)-1 || marks[i+1].cursor != c {
-			if p, ok := c.stream.position(place{end: marks[i].end, from: marks[i].from}); ok {
+			if p, ok := c.stream.position(marks[i].place()); ok {
 				at[c.stream.key] = p
 			}
 		}
@@ -242,21 +271,32 @@ func (s *shipper) positions(marks []mark) map[string]ledger.Position {
 
 // settle moves the positions of acknowledged records and saves them in one write, before anything else is sent.
 func (s *shipper) settle(marks []mark, note string) {
+	s.saving.Lock()
 	s.save(note, s.positions(marks))
 	s.lastAck.Store(time.Now().UnixNano())
 	s.mu.Lock()
 	for i := range marks {
 		c := marks[i].cursor
-		c.acked = place{end: marks[i].end, from: marks[i].from}
+		c.acked = marks[i].place()
 		c.count.acked.Add(1)
 		s.total.ackedBytes.Add(uint64(marks[i].bytes))
 	}
 	s.mu.Unlock()
+	s.saving.Unlock()
 	s.total.acked.Add(uint64(len(marks)))
 	for i := range marks {
 		if c := marks[i].cursor; c.inflight.Add(-1) == 0 {
 			c.check()
 		}
+	}
+}
+
+// moved saves a stream's position anew after its file was truncated and a copy was found. Safe for concurrent use.
+func (s *shipper) moved(c *cursor) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if p, ok := c.stream.position(s.acked(c)); ok {
+		s.saved(s.book.Moved(s.name, map[string]ledger.Position{c.stream.key: p}))
 	}
 }
 

@@ -36,18 +36,21 @@ type StreamLedger struct {
 
 // SinkStatus is one sink as `fairlead status` shows it.
 type SinkStatus struct {
-	Name     string     `json:"name"`
-	Class    sink.Class `json:"class"`
-	Up       bool       `json:"up"` // the last delivery succeeded
-	Error    string     `json:"error,omitempty"`
-	LastAck  time.Time  `json:"last_acknowledged,omitzero"`
-	Read     uint64     `json:"read"`
-	Sent     uint64     `json:"sent"`
-	Acked    uint64     `json:"acknowledged"`
-	Lag      int64      `json:"lag_bytes"`
-	Lost     uint64     `json:"lost_bytes_at_least"`
-	Doubled  uint64     `json:"possibly_doubled"`
-	Failures uint64     `json:"failures"`
+	Name      string     `json:"name"`
+	Class     sink.Class `json:"class"`
+	Up        bool       `json:"up"` // the last delivery succeeded
+	Error     string     `json:"error,omitempty"`
+	LastAck   time.Time  `json:"last_acknowledged,omitzero"`
+	Read      uint64     `json:"read"`
+	Sent      uint64     `json:"sent"`
+	Acked     uint64     `json:"acknowledged"`
+	Lag       int64      `json:"lag_bytes"`
+	Lost      uint64     `json:"lost_bytes_at_least"`
+	Doubled   uint64     `json:"possibly_doubled"`
+	Failures  uint64     `json:"failures"`
+	Rejected  uint64     `json:"rejected"`  // refused for good, kept in the dead-letter file
+	Malformed uint64     `json:"malformed"` // raw lines that were not of their format, sent as they are
+	Split     uint64     `json:"split"`     // lines longer than the bound, sent in parts
 }
 
 // Streams tells what is followed and how far each sink is, sorted by stream.
@@ -100,7 +103,8 @@ func (l *Logship) Sinks() []SinkStatus {
 	out := make([]SinkStatus, 0, len(sinks))
 	for i, s := range sinks {
 		st := SinkStatus{Name: s.name, Class: s.sink.Class(), Up: s.up.Load(), Read: s.total.read.Load(), Sent: s.total.sent.Load(),
-			Acked: s.total.acked.Load(), Lost: s.total.lost.Load(), Doubled: s.total.doubled.Load(), Failures: s.failures.Load()}
+			Acked: s.total.acked.Load(), Lost: s.total.lost.Load(), Doubled: s.total.doubled.Load(), Failures: s.failures.Load(),
+			Rejected: s.total.rejected.Load(), Malformed: s.total.malformed.Load(), Split: s.total.split.Load()}
 		if e := s.lastErr.Load(); e != nil && !st.Up {
 			st.Error = *e
 		}
@@ -142,6 +146,9 @@ func (l *Logship) register() {
 		counter("records_acknowledged_total", "Records that the sink has acknowledged.", func(s SinkStatus) uint64 { return s.Acked })
 		counter("records_possibly_doubled_total", "Records sent again that may have arrived before.", func(s SinkStatus) uint64 { return s.Doubled })
 		counter("lost_bytes_at_least_total", "Bytes destroyed before they were read: a lower bound, from file sizes seen.", func(s SinkStatus) uint64 { return s.Lost })
+		counter("rejected_records_total", "Records that the sink refused for good; they are in its dead-letter file.", func(s SinkStatus) uint64 { return s.Rejected })
+		counter("malformed_lines_total", "Raw lines that were not of their file's format, sent as they are.", func(s SinkStatus) uint64 { return s.Malformed })
+		counter("split_lines_total", "Lines longer than the bound, sent in parts.", func(s SinkStatus) uint64 { return s.Split })
 		counter("failures_total", "Deliveries that failed and were repeated.", func(s SinkStatus) uint64 { return s.Failures })
 		series("lag_bytes", "Bytes in the files that the sink has not acknowledged.", stat.TypeGauge, func(s SinkStatus) float64 { return float64(s.Lag) })
 		series("sink_up", "1 when the last delivery succeeded.", stat.TypeGauge, func(s SinkStatus) float64 {

@@ -1,6 +1,7 @@
 package logship
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type stream struct {
 	ended   atomic.Bool
 	cursors []*cursor // one a sink, in the order of the configuration
 	dir     string    // watched
+	rescues int       // of the series, whose positions are saved
 	nudge   func()
 }
 
@@ -63,9 +65,34 @@ func (s *stream) behind() int64 {
 	return oldest
 }
 
-// release lets go of generations that every sink has acknowledged, and counts what was added to them too late.
+// mirrorLag is how far a sink may be behind before that counts as an outage.
+const mirrorLag = 1 << 20
+
+// unread gives from where on the current generation is still needed; behind is false when the sinks keep up.
+func (s *stream) unread() (from int64, behind bool) {
+	g := s.series.Last()
+	if g == nil {
+		return 0, false
+	}
+	from = g.Seen()
+	for _, c := range s.cursors {
+		at := c.sink.acked(c)
+		if at.from.Gen < g.Seq {
+			at.from.Off = 0
+		}
+		from = min(from, at.from.Off)
+		behind = behind || c.lag() > mirrorLag || !c.sink.up.Load() && c.lag() > 0
+	}
+	return from, behind
+}
+
+// release lets go of generations before seq that every sink has acknowledged and nobody writes to any more, and counts
+// what was added to them after that.
 func (s *stream) release(seq int64) {
-	if late := s.series.Release(seq); late > 0 {
+	done := func(g *tail.Generation) bool {
+		return g.Seq < seq && !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return c.trails(g) })
+	}
+	if late := s.series.Release(done); late > 0 {
 		for _, c := range s.cursors {
 			c.lose(late)
 		}
@@ -84,6 +111,13 @@ func (s *stream) position(p place) (ledger.Position, bool) {
 			out.From = &from
 		}
 	}
+	if p.left != nil {
+		for _, l := range *p.left {
+			if l.seq < p.end.Gen {
+				out.Left = append(out.Left, l.place)
+			}
+		}
+	}
 	return out, true
 }
 
@@ -92,8 +126,15 @@ func (s *stream) place(m decode.Mark) (tail.Place, bool) {
 	if g == nil {
 		return tail.Place{}, false
 	}
-	return tail.Place{Identity: g.ID, Proof: g.Proof(m.Off), Offset: m.Off, Seen: g.Seen()}, true
+	return tail.Place{Identity: g.Identity(), Proof: g.Proof(m.Off), Offset: m.Off, Seen: g.Seen()}, true
 }
 
-// gone tells whether a path that no longer exists has been away for so long that no rotation explains it.
-func (s *stream) gone(now time.Time) bool { return s.series.Absent(now) > time.Minute }
+// gone tells whether a path that no longer exists has been away for so long that no rotation explains it, and nobody
+// writes to the file that was there.
+func (s *stream) gone(now time.Time) bool {
+	if s.series.Absent(now) <= time.Minute {
+		return false
+	}
+	last := s.series.Last()
+	return last == nil || !last.Busy()
+}

@@ -40,6 +40,8 @@ type Source struct {
 type Position struct {
 	tail.Place
 	From *tail.Place `json:"from,omitempty"`
+	// Left are the places in older generations to which programs may still write.
+	Left []tail.Place `json:"left,omitempty"`
 }
 
 // Sink is what is kept of one sink.
@@ -82,6 +84,7 @@ type entry struct {
 	At     map[string]Position `json:"at,omitempty"`
 	Intent map[string]Position `json:"intent,omitempty"`
 	Sent   string              `json:"sent,omitempty"`
+	Moved  bool                `json:"moved,omitempty"` // nothing was acknowledged: what is on its way still is
 }
 
 const (
@@ -170,7 +173,9 @@ func (c *content) apply(e entry) {
 		case e.Sent != "":
 			s.Sent = e.Sent
 		default:
-			s.Intent, s.Sent = nil, ""
+			if !e.Moved {
+				s.Intent, s.Sent = nil, ""
+			}
 			maps.Copy(s.At, e.At)
 		}
 		if e.Mark != "" {
@@ -222,6 +227,13 @@ func (b *Book) Ack(name, mark string, at map[string]Position) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.append(entry{Sink: name, Mark: mark, At: at})
+}
+
+// Moved saves that the same bytes are to be found at other positions now: the file was truncated and there is a copy.
+func (b *Book) Moved(name string, at map[string]Position) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Sink: name, At: at, Moved: true})
 }
 
 // Intend notes where sink will stand when it acknowledges what it is given next. It does not move anything.

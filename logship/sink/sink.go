@@ -44,6 +44,7 @@ type Record struct {
 	At     int64 // nanoseconds since 1970; when it was written, or read where the file does not tell
 	Std    decode.Std
 	Line   []byte
+	Key    Key
 }
 
 // Time gives At as a time in UTC.
@@ -63,6 +64,9 @@ type Receipt struct {
 	// Mark is the sink's own note, saved in one write with the positions of the acknowledged records. It is kept from
 	// the last receipt when it is empty.
 	Mark string
+	// Rejected are those of the acknowledged records that the receiver refused for good, in the order of their indices.
+	// The caller keeps them elsewhere before it moves on.
+	Rejected []Rejection
 }
 
 // Sink delivers records in order. The caller calls one method at a time; a sink needs no lock for them.

@@ -47,6 +47,9 @@ func (p *Pins) hold(f *os.File, id Identity, root Root, path string) (unpin func
 		return nil
 	}
 	link, err := p.link(id, root, path)
+	if _, held := p.held.Load(link); held {
+		return func() { p.drop(link) }
+	}
 	if err == nil {
 		if err = os.MkdirAll(filepath.Dir(link), 0o700); err == nil {
 			// Linking /proc/self/fd/N keeps this file and no other, whatever the path leads to by now.

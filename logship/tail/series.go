@@ -22,7 +22,9 @@ type Generation struct {
 	Seq   int64 // grows by one from the oldest of its Series
 	ID    Identity
 	file  *os.File
-	owns  bool // the last that uses file closes it
+	known known                  // what was read, by which a copy is recognized
+	copy  atomic.Pointer[copied] // holds the content of a file that was truncated
+	owns  bool                   // the last that uses file closes it
 	seen  atomic.Int64
 	cut   atomic.Bool
 	next  atomic.Pointer[Generation]
@@ -31,9 +33,21 @@ type Generation struct {
 
 // ReadAt reads at an offset; io.EOF is the end for now.
 func (g *Generation) ReadAt(b []byte, off int64) (int, error) {
+	if c := g.copy.Load(); c != nil {
+		return c.file.ReadAt(b, off)
+	}
 	n, err := g.file.ReadAt(b, off)
 	g.sawSize(off + int64(n))
+	g.known.add(b[:n], off)
 	return n, err
+}
+
+// content is the file that has the generation's bytes at their offsets.
+func (g *Generation) content() *os.File {
+	if c := g.copy.Load(); c != nil {
+		return c.file
+	}
+	return g.file
 }
 
 // Next is the generation that took this one's place, or nil.
@@ -53,10 +67,27 @@ func (g *Generation) sawSize(n int64) {
 // Stat gives size and time of last change.
 func (g *Generation) Stat() (size int64, changed time.Time, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(g.file.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(g.content().Fd()), &st); err != nil {
 		return 0, time.Time{}, fmt.Errorf("stat log file: %w", err)
 	}
 	return st.Size, time.Unix(st.Mtim.Unix()), nil
+}
+
+// Busy tells whether somebody has the file open for writing: what was read to its end may still grow.
+func (g *Generation) Busy() bool {
+	// A read lease is refused with EAGAIN exactly while somebody does (fcntl(2), F_SETLEASE). It is given back at once.
+	f := g.content()
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	switch {
+	case err == nil:
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		return false
+	case errors.Is(err, unix.EAGAIN):
+		return true
+	}
+	// No leases here (network file systems): what was not written to for a minute is believed to be finished.
+	_, changed, err := g.Stat()
+	return err == nil && time.Since(changed) < time.Minute
 }
 
 // Proof identifies the content before an offset: two files with equal heads differ in it sooner or later.
@@ -66,7 +97,7 @@ type Proof struct {
 }
 
 // Proof reads the proof for an offset.
-func (g *Generation) Proof(off int64) Proof { return prove(g.file, off) }
+func (g *Generation) Proof(off int64) Proof { return prove(g.content(), off) }
 
 func prove(f *os.File, off int64) Proof {
 	var buf [256]byte
@@ -101,14 +132,17 @@ type Series struct {
 	// would else be followed for itself.
 	taken func(Identity) bool
 	// wanted are files to take in on the first look, whatever they are called now.
-	wanted []Identity
+	wanted []Place
 
-	mu     sync.Mutex
-	gens   []*Generation
-	past   []Identity // the newest that were released: a rotation leaves them beside the path
-	seq    int64
-	told   int64 // the last generation's size when a change was last reported
-	absent time.Time
+	mu      sync.Mutex
+	gens    []*Generation
+	past    []Identity // the newest that were released: a rotation leaves them beside the path
+	seq     int64
+	mirror  *mirror
+	cuts    bool
+	rescues int
+	told    int64 // the last generation's size when a change was last reported
+	absent  time.Time
 }
 
 // NewSeries makes a Series; Look opens what there is. saved are the places that readers will ask for by Find.
@@ -116,11 +150,7 @@ type Series struct {
 // remove their logs and not files that logrotate works on (it passes over files with two links).
 // taken tells which files belong to other Series; it is called with this one locked.
 func NewSeries(root Root, file string, pins *Pins, early bool, taken func(Identity) bool, saved []Place) *Series {
-	s := &Series{root: root, path: file, pins: pins, early: early, taken: taken}
-	for _, p := range saved {
-		s.wanted = append(s.wanted, p.Identity)
-	}
-	return s
+	return &Series{root: root, path: file, pins: pins, early: early, taken: taken, wanted: saved}
 }
 
 // Look compares the path with what is known, takes in new generations in the order of their birth, and notices a file
@@ -170,6 +200,7 @@ func (s *Series) grown(g *Generation) (bool, error) {
 		return true, nil
 	}
 	// Not g.Seen: one reader may have seen what another was never woken for.
+	g.known.look(g.file, size)
 	grew := size != s.told
 	s.told = size
 	g.sawSize(size)
@@ -182,15 +213,21 @@ func (s *Series) Truncated(g *Generation) {
 	defer s.mu.Unlock()
 	if g.next.Load() == nil {
 		s.begin(g)
+	} else {
+		g.cut.Store(true) // also when the copy is not what it seemed
 	}
 }
 
-// begin starts a new life of g's file.
+// begin starts a new life of g's file. What was in it is read on from a copy, where there is one.
 func (s *Series) begin(g *Generation) {
-	g.cut.Store(true)
+	s.cuts = true
+	if !s.rescue(g) {
+		g.cut.Store(true)
+	}
 	g.owns = false
-	s.append(&Generation{ID: g.ID, file: g.file, owns: true, unpin: g.unpin})
+	unpin := g.unpin
 	g.unpin = nil
+	s.append(&Generation{ID: g.ID, file: g.file, owns: true, unpin: unpin})
 }
 
 func (s *Series) append(g *Generation) {
@@ -232,7 +269,17 @@ func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, er
 		return false, err
 	}
 	// Births come from the kernel's coarse clock (up to 4 ms); between equals the one that was left earlier is older.
+	// A copy of a file that was truncated was born after that file and holds what it had before.
+	copied := func(g *Generation) bool { return have && g.ID.Birth > current.Birth }
 	slices.SortStableFunc(found, func(a, b *Generation) int {
+		if have && (copied(a) || copied(b)) {
+			if order := cmp.Compare(min(a.ID.Birth, current.Birth), min(b.ID.Birth, current.Birth)); order != 0 {
+				return order
+			}
+			if a.ID.Same(current) || b.ID.Same(current) {
+				return map[bool]int{true: 1, false: -1}[a.ID.Same(current)]
+			}
+		}
 		if a.ID.Birth != b.ID.Birth {
 			return cmp.Compare(a.ID.Birth, b.ID.Birth)
 		}
@@ -242,12 +289,14 @@ func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, er
 	})
 	changed := false
 	for _, g := range found {
-		known := slices.ContainsFunc(s.gens, func(o *Generation) bool { return o.ID.Same(g.ID) })
+		known := slices.ContainsFunc(s.gens, func(o *Generation) bool { return o.is(g.ID) })
 		isCurrent := have && g.ID.Same(current)
 		between := have && current.Birth != 0 && g.ID.Birth <= current.Birth &&
 			(last == nil || g.ID.Birth >= last.ID.Birth) && !slices.ContainsFunc(s.past, g.ID.Same)
-		asked := last == nil && (g.unpin != nil || slices.ContainsFunc(s.wanted, g.ID.Same))
-		// A copy that copytruncate left was born after the file it copies, and is none.
+		asked := last == nil && (g.unpin != nil || slices.ContainsFunc(s.wanted, func(p Place) bool {
+			return g.ID.Same(p.Identity) || copied(g) && p.Offset > 0 && g.Proof(p.Offset) == p.Proof
+		}))
+		// A copy that copytruncate left was born after the file it copies, and is none unless somebody was in it.
 		if known || s.taken(g.ID) || !isCurrent && !between && !asked {
 			_ = g.file.Close()
 			continue
@@ -297,12 +346,12 @@ func (s *Series) candidates() ([]*Generation, error) {
 		}
 		out = append(out, &Generation{ID: p.id, file: p.file, owns: true, unpin: p.unpin})
 	}
-	for _, id := range s.wanted {
-		if find(id) != nil {
+	for _, p := range s.wanted {
+		if find(p.Identity) != nil {
 			continue
 		}
-		if f := s.byIdentity(id); f != nil {
-			out = append(out, &Generation{ID: id, file: f, owns: true})
+		if f := s.byIdentity(p.Identity); f != nil {
+			out = append(out, &Generation{ID: p.Identity, file: f, owns: true})
 		}
 	}
 	return out, nil
@@ -337,12 +386,20 @@ func (s *Series) Find(p Place) (g *Generation, found bool, lost int64) {
 	defer s.mu.Unlock()
 	lost = max(0, p.Seen-p.Offset)
 	for _, o := range s.gens {
-		if o.ID.Same(p.Identity) {
-			if size, _, err := o.Stat(); err == nil && size >= p.Offset && prove(o.file, p.Offset) == p.Proof {
-				return o, true, 0
-			}
-			return o, false, lost
+		size, _, err := o.Stat()
+		if !o.is(p.Identity) || err != nil {
+			continue
 		}
+		if size >= p.Seen && o.Proof(p.Offset) == p.Proof {
+			return o, true, 0
+		}
+		// It was truncated. Whoever did that may have copied it before.
+		for _, c := range s.gens {
+			if size, _, err := c.Stat(); c.ID.Birth > o.ID.Birth && c.Seq < o.Seq && err == nil && size >= p.Offset && c.Proof(p.Offset) == p.Proof {
+				return c, true, max(0, p.Seen-size)
+			}
+		}
+		return o, false, lost
 	}
 	for _, o := range s.gens {
 		if o.ID.Birth >= p.Birth {
@@ -373,7 +430,7 @@ func (s *Series) Last() *Generation {
 func (s *Series) Has(id Identity) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.past, id.Same) || slices.ContainsFunc(s.gens, func(g *Generation) bool { return g.ID.Same(id) })
+	return slices.ContainsFunc(s.past, id.Same) || slices.ContainsFunc(s.gens, func(g *Generation) bool { return g.is(id) })
 }
 
 // Get gives the generation seq, or nil when it was released.
@@ -405,20 +462,28 @@ func (s *Series) Absent(now time.Time) time.Duration {
 	return now.Sub(s.absent)
 }
 
-// Release lets go of the generations before seq: every reader is beyond them, durably. It gives the bytes that writers
-// added to them after they had been read to the end, which nobody will read.
-func (s *Series) Release(seq int64) (late int64) {
+// Release lets go of the generations, but never of the last, for which done is true: every reader has them to the end,
+// durably. It gives the bytes that were added to them after they had been read, which nobody will read.
+func (s *Series) Release(done func(*Generation) bool) (late int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.gens) > 1 && s.gens[0].Seq < seq {
-		g := s.gens[0]
+	if len(s.gens) < 2 {
+		return 0
+	}
+	older, last := s.gens[:len(s.gens)-1], s.last()
+	kept := make([]*Generation, 0, len(s.gens))
+	for _, g := range older {
+		if !done(g) {
+			kept = append(kept, g)
+			continue
+		}
 		if size, _, err := g.Stat(); err == nil && !g.Cut() {
 			late += max(0, size-g.Seen())
 		}
 		g.release(true)
-		s.gens = s.gens[1:]
-		s.past = append(s.past[max(0, len(s.past)-15):], g.ID)
+		s.past = append(s.past[max(0, len(s.past)-15):], g.Identity())
 	}
+	s.gens = append(kept, last)
 	return late
 }
 
@@ -430,11 +495,18 @@ func (s *Series) Close(drop bool) {
 		g.release(drop)
 	}
 	s.gens = nil
+	s.dropMirror()
 }
 
 func (g *Generation) release(drop bool) {
 	if g.owns {
 		_ = g.file.Close()
+	}
+	if c := g.copy.Load(); c != nil {
+		_ = c.file.Close()
+		if drop && c.unpin != nil {
+			c.unpin()
+		}
 	}
 	if drop && g.unpin != nil {
 		g.unpin()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,6 +25,8 @@ import (
 type Sink struct {
 	path string
 	log  *slog.Logger
+	max  int64 // 0: never rotated by us
+	keep int
 	f    *os.File
 	size int64
 	buf  []byte
@@ -31,6 +34,11 @@ type Sink struct {
 
 // New makes a sink for path; it touches nothing.
 func New(path string, log *slog.Logger) *Sink { return &Sink{path: path, log: log} }
+
+// NewRotated is New for a file that becomes PATH.1 when it has grown to max bytes; PATH.keep is the last that stays.
+func NewRotated(path string, max int64, keep int, log *slog.Logger) *Sink {
+	return &Sink{path: path, log: log, max: max, keep: keep}
+}
 
 // Class is Acknowledged: fsync has returned.
 func (s *Sink) Class() sink.Class { return sink.Acknowledged }
@@ -46,6 +54,11 @@ func (s *Sink) Resume(_ context.Context, mark string) (string, error) {
 	var dev, ino uint64
 	var length int64
 	n, _ := fmt.Sscanf(mark, "%d:%d:%d", &dev, &ino, &length)
+	if n == 3 && s.max > 0 {
+		if err := s.unrotate(dev, ino, length); err != nil {
+			return "", err
+		}
+	}
 	if d, i := s.identity(); n == 3 && d == dev && i == ino && s.size > length {
 		s.log.Info("lines without a saved position were cut off and will be written again", "path", s.path, "bytes", s.size-length)
 		if err := s.cut(length); err != nil {
@@ -60,9 +73,12 @@ func (s *Sink) Deliver(_ context.Context, records []sink.Record, _ func(string))
 	if err := s.follow(); err != nil {
 		return sink.Receipt{}, err
 	}
+	if err := s.rotate(); err != nil {
+		return sink.Receipt{}, err
+	}
 	s.buf = s.buf[:0]
 	for i := range records {
-		s.buf = appendLine(s.buf, &records[i])
+		s.buf = AppendLine(s.buf, &records[i])
 	}
 	n, err := s.f.WriteAt(s.buf, s.size)
 	if err == nil {
@@ -103,6 +119,49 @@ func (s *Sink) follow() error {
 	return errors.Join(s.Close(), s.open())
 }
 
+// rotate moves a full file aside.
+func (s *Sink) rotate() error {
+	if s.max == 0 || s.size < s.max {
+		return nil
+	}
+	for k := s.keep - 1; k >= 0; k-- {
+		from := s.generation(k)
+		if err := os.Rename(from, s.generation(k+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("rotate: %w", err)
+		}
+	}
+	return errors.Join(s.Close(), s.open())
+}
+
+func (s *Sink) generation(k int) string {
+	if k == 0 {
+		return s.path
+	}
+	return fmt.Sprintf("%s.%d", s.path, k)
+}
+
+// unrotate looks whether the file of the mark was rotated after it was saved: what the new one holds has no saved
+// position either.
+func (s *Sink) unrotate(dev, ino uint64, length int64) error {
+	for k := 1; k <= s.keep; k++ {
+		var st syscall.Stat_t
+		if syscall.Stat(s.generation(k), &st) != nil || st.Dev != dev || st.Ino != ino {
+			continue
+		}
+		if err := os.Truncate(s.generation(k), length); err != nil {
+			return fmt.Errorf("cut: %w", err)
+		}
+		for newer := k - 1; newer >= 0; newer-- {
+			if err := os.Truncate(s.generation(newer), 0); err != nil {
+				return fmt.Errorf("cut: %w", err)
+			}
+		}
+		s.size = 0
+		return nil
+	}
+	return nil
+}
+
 func (s *Sink) open() error {
 	if err := errors.Join(s.Close(), os.MkdirAll(filepath.Dir(s.path), 0o755)); err != nil {
 		return fmt.Errorf("open: %w", err)
@@ -140,8 +199,8 @@ func (s *Sink) mark() string {
 	return fmt.Sprintf("%d:%d:%d", dev, ino, s.size)
 }
 
-// appendLine writes "TIME HOST NAME STREAM TEXT". Spaces in a name become _, so that the text begins after the fourth.
-func appendLine(b []byte, r *sink.Record) []byte {
+// AppendLine adds "TIME HOST NAME STREAM TEXT". Spaces in a name become _, so that the text begins after the fourth.
+func AppendLine(b []byte, r *sink.Record) []byte {
 	b = r.Time().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
 	name, std := r.Origin.Name, r.Std.String()
 	if r.Origin.Path != "" {

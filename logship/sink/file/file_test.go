@@ -21,7 +21,8 @@ func TestFileKeepsTheContract(t *testing.T) {
 			}
 		}
 		return sinktest.Harness{
-			New: func() sink.Sink { return New(path, slog.New(slog.DiscardHandler)) },
+			Once: true,
+			New:  func() sink.Sink { return New(path, slog.New(slog.DiscardHandler)) },
 			Received: func() []string {
 				b, _ := os.ReadFile(path)
 				return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' })
@@ -62,5 +63,51 @@ func TestARotatedFileIsMadeAnewAndAForeignOneIsNotCut(t *testing.T) {
 		if b, err := os.ReadFile(p); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v; want %q", p, b, err, want)
 		}
+	}
+}
+
+func TestAFullFileIsRotatedAndARestartUndoesThatTooExactly(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "copy.log")
+	start := func(mark string) *Sink {
+		s := NewRotated(path, 100, 2, slog.New(slog.DiscardHandler))
+		t.Cleanup(func() { _ = s.Close() })
+		if _, err := s.Resume(t.Context(), mark); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	put := func(s *Sink, text string) string {
+		r, err := s.Deliver(t.Context(), []sink.Record{{Origin: &sink.Origin{Host: "h"}, Line: []byte(text)}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Mark
+	}
+	all := func() (out string) {
+		for _, p := range []string{path + ".2", path + ".1", path} {
+			b, _ := os.ReadFile(p)
+			for l := range strings.Lines(string(b)) {
+				out += l[strings.LastIndexByte(l, ' ')+1:len(l)-1] + " "
+			}
+			out += "| "
+		}
+		return out
+	}
+	s := start("")
+	put(s, "1")
+	put(s, "2")
+	mark := put(s, "3")
+	put(s, "4") // without a saved mark, in the next file
+	if got := all(); got != "| 1 2 3 | 4 | " {
+		t.Fatalf("got %s", got)
+	}
+	_ = s.Close()
+	s = start(mark)
+	for _, text := range []string{"4", "5", "6", "7", "8", "9", "10"} {
+		put(s, text)
+	}
+	if got := all(); got != "4 5 6 | 7 8 9 | 10 | " {
+		t.Errorf("got %s", got)
 	}
 }

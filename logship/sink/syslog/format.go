@@ -31,6 +31,11 @@ type head struct {
 
 // append adds one framed message: "LENGTH <PRI>1 TIME HOST APP PROCID MSGID SD MSG".
 func (f *format) append(b []byte, r *sink.Record) []byte {
+	return f.render(b, r, true)
+}
+
+// render adds one message, after its length when counted.
+func (f *format) render(b []byte, r *sink.Record, counted bool) []byte {
 	h, ok := f.heads[r.Origin]
 	if !ok {
 		if f.heads == nil || len(f.heads) > 8192 {
@@ -41,8 +46,10 @@ func (f *format) append(b []byte, r *sink.Record) []byte {
 	}
 	const stamp = "2006-01-02T15:04:05.000000Z"
 	before, after := h.before[r.Std], h.after[r.Std]
-	b = strconv.AppendInt(b, int64(len(before)+len(stamp)+len(after)+len(r.Line)), 10)
-	b = append(b, ' ')
+	if counted {
+		b = strconv.AppendInt(b, int64(len(before)+len(stamp)+len(after)+len(r.Line)), 10)
+		b = append(b, ' ')
+	}
 	b = append(b, before...)
 	b = r.Time().AppendFormat(b, stamp)
 	b = append(b, after...)

@@ -1,4 +1,5 @@
-// Package syslog is the sink that sends RFC 5424 over TCP, framed by octet counts (RFC 6587).
+// Package syslog is the sink that sends RFC 5424 over TCP or TLS, framed by octet counts (RFC 6587, RFC 5425), and over
+// UDP (RFC 5426), where nobody knows what arrives.
 //
 // Syslog knows no acknowledgement. What counts is that the peer's kernel has taken every byte (SIOCOUTQ is 0). A peer
 // that closes with bytes unread answers with a reset; then the last window of acknowledged messages, which the sink
@@ -9,6 +10,7 @@ package syslog
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/sink/post"
 )
 
 // Window is how many bytes of acknowledged messages are kept for the case of a reset.
@@ -27,6 +30,7 @@ const Window = 1 << 20
 // Sink sends to one receiver. See sink.Sink.
 type Sink struct {
 	addr   string // host:port
+	tls    *post.TLS
 	log    *slog.Logger
 	format format
 	conn   *connection
@@ -38,6 +42,11 @@ type Sink struct {
 
 // New makes a sink for host:port; it touches nothing.
 func New(addr string, log *slog.Logger) *Sink { return &Sink{addr: addr, log: log} }
+
+// NewTLS is New over TLS.
+func NewTLS(addr string, conf post.TLS, log *slog.Logger) *Sink {
+	return &Sink{addr: addr, tls: &conf, log: log}
+}
 
 // Class is Stream.
 func (s *Sink) Class() sink.Class { return sink.Stream }
@@ -77,7 +86,7 @@ func (s *Sink) connect(ctx context.Context) (resent int, err error) {
 		}
 		_ = s.lost(why) // the peer left while nothing was under way: a fresh connection is tried at once
 	}
-	if s.conn, err = dial(ctx, s.addr); err != nil {
+	if s.conn, err = dial(ctx, s.addr, s.tls); err != nil {
 		return 0, err
 	}
 	if !s.resend || s.kept.records() == 0 {
@@ -163,6 +172,7 @@ func (w *window) clear()        { w.buf, w.ends = w.buf[:0], w.ends[:0] }
 // connection is one TCP connection on which the peer is not expected to say anything.
 type connection struct {
 	tcp   *net.TCPConn
+	bytes net.Conn // tcp, or TLS over it
 	proof string
 	gone  chan struct{} // closed when reading ended
 	why   error         // errLeft or the reset; set before gone is closed
@@ -178,7 +188,7 @@ const (
 	userTimeout = 60 * time.Second
 )
 
-func dial(ctx context.Context, addr string) (*connection, error) {
+func dial(ctx context.Context, addr string, conf *post.TLS) (*connection, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4}}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -188,8 +198,31 @@ func dial(ctx context.Context, addr string) (*connection, error) {
 	_ = conn.control(func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
 	})
+	conn.bytes = conn.tcp
+	if conf != nil {
+		if err := conn.secure(ctx, addr, *conf); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	go conn.listen()
 	return conn, nil
+}
+
+// secure does the TLS handshake, so that a wrong certificate shows before anything is sent.
+func (c *connection) secure(ctx context.Context, addr string, conf post.TLS) error {
+	how, err := conf.Config()
+	if err != nil {
+		return err
+	}
+	how.ServerName, _, _ = net.SplitHostPort(addr)
+	session := tls.Client(c.tcp, how)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := session.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	c.bytes = session
+	return nil
 }
 
 // listen reads, and drops, what the peer says, to learn at once that it has gone and how.
@@ -197,7 +230,7 @@ func (c *connection) listen() {
 	defer close(c.gone)
 	var b [512]byte
 	for {
-		if _, err := c.tcp.Read(b[:]); err != nil {
+		if _, err := c.bytes.Read(b[:]); err != nil {
 			c.why = err
 			if errors.Is(err, io.EOF) {
 				c.why = errLeft
@@ -220,9 +253,9 @@ func (c *connection) ended() error {
 // send writes b and waits until the peer's kernel has acknowledged all of it. It tells how many bytes were written.
 // written is called before it waits.
 func (c *connection) send(ctx context.Context, b []byte, written func(string)) (int, error) {
-	stop := context.AfterFunc(ctx, func() { _ = c.tcp.SetWriteDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.bytes.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
-	n, err := c.tcp.Write(b)
+	n, err := c.bytes.Write(b)
 	if err != nil {
 		return n, errors.Join(context.Cause(ctx), err)
 	}
@@ -306,7 +339,7 @@ func (c *connection) control(f func(fd int) error) error {
 
 // close ends the connection and waits for its reader.
 func (c *connection) close() error {
-	err := c.tcp.Close()
+	err := c.bytes.Close()
 	<-c.gone
 	return err
 }

@@ -116,3 +116,26 @@ func TestHeadersAreValidWhateverAContainerIsCalled(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", body, head)
 	}
 }
+
+func TestADatagramIsOneMessageAndWhatDoesNotFitIsRejected(t *testing.T) {
+	t.Parallel()
+	ln, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := NewUDP(ln.LocalAddr().String())
+	defer s.Close()
+	o := &sink.Origin{Host: "h", Name: "n"}
+	r, err := s.Deliver(t.Context(), []sink.Record{{Origin: o, Line: []byte("one")}, {Origin: o, Line: make([]byte, 70_000)}, {Origin: o, Line: []byte("two")}}, nil)
+	if err != nil || r.Acked != 3 || len(r.Rejected) != 1 || r.Rejected[0].Index != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	b := make([]byte, 1000)
+	for _, want := range []string{"one", "two"} {
+		n, _, err := ln.ReadFrom(b)
+		if got := string(b[:n]); err != nil || got != `<14>1 1970-01-01T00:00:00.000000Z h n - file [fairlead@32473 name="n"] `+want {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
