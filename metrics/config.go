@@ -1,7 +1,11 @@
 package metrics
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -10,16 +14,49 @@ type Config struct {
 	// Timeout bounds one scrape: a container that could not be read by then is left out and counted in
 	// fairlead_metrics_left_out_total. It belongs below the scraper's own timeout. Between 10ms and 1m; default 5s.
 	Timeout time.Duration `yaml:"timeout" doc:"bound of one scrape, 10ms to 1m; what could not be read by then is left out and counted"`
+	// Aggregates adds the root cgroup, as id="/", and the cgroup of each pod, as cAdvisor and the kubelet do. Default true.
+	Aggregates bool `yaml:"aggregates" doc:"also the root cgroup (id=\"/\") and each pod's own cgroup"`
+	// KeepEnded is for how long the last sample of a container that ended stays on the page, as container_ended_*. 0 keeps
+	// none. Default 5m.
+	KeepEnded time.Duration `yaml:"keep_ended" doc:"how long the last sample of a container that ended is shown, as container_ended_*; 0 keeps none"`
+	// Exclude names groups of metrics that are left out; Groups gives those that there are.
+	Exclude []string `yaml:"exclude" doc:"groups of metrics to leave out: life, cpu, cpuset, memory, oom, process, pressure, io, hugetlb, network, ended, machine"`
+	// Only keeps those containers that have all of these labels; an empty value means that the label is there. Skip leaves
+	// those out that have any. Labels are the runtime's.
+	Only map[string]string `yaml:"only" doc:"only containers with all of these labels; an empty value: whatever its value is"`
+	Skip map[string]string `yaml:"skip" doc:"no containers with any of these labels"`
+	// SeriesPerContainer and Series bound the page; what is beyond is dropped and counted exactly in
+	// fairlead_metrics_series_dropped_total. 0 is no bound. Default 1000 and 0.
+	SeriesPerContainer int `yaml:"series_per_container" doc:"most series of one container, 0 is no bound; what is beyond is dropped and counted"`
+	Series             int `yaml:"series" doc:"most series of all containers together, 0 is no bound; what is beyond is dropped and counted"`
 }
 
 // DefaultConfig gives the configuration without a file.
-func DefaultConfig() Config { return Config{Timeout: 5 * time.Second} }
+func DefaultConfig() Config {
+	return Config{Timeout: 5 * time.Second, Aggregates: true, KeepEnded: 5 * time.Minute, SeriesPerContainer: 1000}
+}
 
 // Validate names every problem with its key.
 func (c Config) Validate() error {
+	var errs []error
+	known := Groups()
+	for i, group := range c.Exclude {
+		if !slices.Contains(known, group) {
+			errs = append(errs, fmt.Errorf("metrics.exclude[%d]: %q is not one of %s", i, group, strings.Join(known, ", ")))
+		}
+	}
+	for key, n := range map[string]int{"series_per_container": c.SeriesPerContainer, "series": c.Series} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("metrics.%s: %d is negative; 0 is no bound", key, n))
+		}
+	}
+	if c.KeepEnded < 0 || c.KeepEnded > 24*time.Hour {
+		errs = append(errs, fmt.Errorf("metrics.keep_ended: %s is not between 0 and 24h", c.KeepEnded))
+	}
 	const least, most = 10 * time.Millisecond, time.Minute
 	if c.Timeout < least || c.Timeout > most {
-		return fmt.Errorf("metrics.timeout: %s is not between %s and %s", c.Timeout, least, most)
+		errs = append(errs, fmt.Errorf("metrics.timeout: %s is not between %s and %s", c.Timeout, least, most))
 	}
-	return nil
+	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
 }

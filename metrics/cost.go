@@ -9,10 +9,11 @@ import (
 // cost is what scrapes cost and what they could not read. Everything is registered at once, so that a scrape takes no
 // lock of the registry while it holds one of ours.
 type cost struct {
-	scrapes, leftOut, gone *stat.Counter
-	containers, series     *stat.Gauge
-	phases                 map[string]*stat.Gauge
-	errors                 map[string]*stat.Counter
+	scrapes, leftOut, gone, dropped *stat.Counter
+	samples, missed, oomKills       *stat.Counter
+	containers, series              *stat.Gauge
+	phases                          map[string]*stat.Gauge
+	errors                          map[string]*stat.Counter
 }
 
 func (m *Metrics) register(r *stat.Registry) cost {
@@ -20,6 +21,10 @@ func (m *Metrics) register(r *stat.Registry) cost {
 		scrapes:    r.Counter("fairlead_metrics_scrapes_total", "Scrapes done. Requests that come at once share one."),
 		leftOut:    r.Counter("fairlead_metrics_left_out_total", "Containers left out of a page because they could not be read within metrics.timeout."),
 		gone:       r.Counter("fairlead_metrics_gone_total", "Containers whose cgroup was removed before the inventory said so."),
+		dropped:    r.Counter("fairlead_metrics_series_dropped_total", "Series left out of pages because of metrics.series_per_container or metrics.series."),
+		samples:    r.Counter("fairlead_metrics_last_samples_total", "Containers whose last sample was read at their end."),
+		missed:     r.Counter("fairlead_metrics_last_samples_missed_total", "Containers whose cgroup was removed before their last sample could be read."),
+		oomKills:   r.Counter("fairlead_metrics_ended_oom_kills_total", "Processes killed for want of memory in containers that have ended, as their last samples say."),
 		containers: r.Gauge("fairlead_metrics_containers", "Containers that the last scrape read."),
 		series:     r.Gauge("fairlead_metrics_series", "Series on the page before this one."),
 		phases:     map[string]*stat.Gauge{},

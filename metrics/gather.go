@@ -17,8 +17,10 @@ import (
 // page is everything that one scrape found.
 type page struct {
 	at       time.Time
+	slots    int       // of the view: how many containers could have been read
 	readings []reading // in the view's order, without those that were gone or not read in time
 	net      []netReading
+	ended    []*ended
 
 	machine       machine.Facts
 	machineLabels []byte
@@ -55,9 +57,13 @@ func (m *Metrics) gather() *page {
 	began := time.Now()
 	deadline := began.Add(m.cfg.Timeout)
 	p := &m.scratch.page
-	p.at = m.deps.Now()
+	p.at, p.slots = m.deps.Now(), len(v.slots)
+	p.ended = v.ended
 
-	p.net = m.readLinks(v, deadline, p.net[:0])
+	p.net = p.net[:0]
+	if !m.scratch.encode.exclude["network"] {
+		p.net = m.readLinks(v, deadline, p.net)
+	}
 	m.cost.phase("links", began)
 
 	began = time.Now()
@@ -71,11 +77,30 @@ func (m *Metrics) gather() *page {
 		m.deps.Log.Debug("machine facts could not be read", "err", err)
 	}
 	p.machine = facts
+	p.completeRoot()
 	p.machineLabels = expo.AppendLabel(p.machineLabels[:0], "boot_id", facts.BootID)
 	p.machineLabels = expo.AppendLabel(p.machineLabels, "machine_id", facts.MachineID)
 	p.machineLabels = expo.AppendLabel(p.machineLabels, "system_uuid", facts.SystemUUID)
 	m.cost.phase("machine", began)
 	return p
+}
+
+// completeRoot gives the root cgroup what the kernel does not show there: the machine's memory is its limit, and on v2
+// its use is what is not free, as cAdvisor has it.
+func (p *page) completeRoot() {
+	for i := range p.readings {
+		if r := &p.readings[i]; r.slot.root {
+			m := &r.stats.Memory
+			if total, free := p.machine.MemoryBytes, p.machine.FreeBytes; !m.Usage.Known && total != nil && free != nil {
+				m.Usage = cgroup.Known(*total - min(*total, *free))
+			}
+			for to, from := range map[*cgroup.Value]*uint64{&m.Limit: p.machine.MemoryBytes, &m.SwapLimit: p.machine.SwapBytes} {
+				if from != nil {
+					*to = cgroup.Known(*from)
+				}
+			}
+		}
+	}
 }
 
 // readAll reads the cgroup of each slot, on as many threads as may run at once, and returns at the deadline with what

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +41,7 @@ func recordedContainer(layout string) container.Container {
 	case "v1":
 		p := "/docker/" + recordedID
 		c.Runtime, c.Name = "docker", "web"
-		c.Cgroup = host.Membership{V1: map[string]string{"cpu": p, "cpuacct": p, "memory": p, "pids": p}}
+		c.Cgroup = host.Membership{V1: map[string]string{"cpu": p, "cpuacct": p, "memory": p, "pids": p, "blkio": p, "cpuset": p, "hugetlb": p}}
 	case "v2":
 		c.Runtime, c.Name = "cri", "nginx"
 		c.Pod = container.Pod{Namespace: "shop", Name: "web-0", UID: "7e1f", Container: "nginx"}
@@ -119,6 +120,7 @@ func newHost(t testing.TB, layout string, change func(*Config)) *recordedHost {
 	mounts := h.read(t, "proc/self/mountinfo")
 	h.write(t, "proc/self/mountinfo", strings.ReplaceAll(mounts, "SYS", filepath.Join(dir, "sys")))
 	cfg := DefaultConfig()
+	cfg.Aggregates, cfg.KeepEnded = false, 0 // most tests look at one container
 	if change != nil {
 		change(&cfg)
 	}
@@ -251,4 +253,17 @@ func (h *recordedHost) crowd(t testing.TB, layout string, n int) []container.Con
 		out = append(out, c)
 	}
 	return out
+}
+
+// value gives the one series of the family called name.
+func value(t *testing.T, m *Metrics, name string) float64 {
+	t.Helper()
+	all := series(t, m, name+"{")
+	for _, v := range all {
+		if f, err := strconv.ParseFloat(v, 64); err == nil && len(all) == 1 {
+			return f
+		}
+	}
+	t.Fatalf("%s: %v", name, all)
+	return 0
 }

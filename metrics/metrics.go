@@ -58,6 +58,7 @@ type Metrics struct {
 	tree     *cgroup.Tree // nil until the hierarchies were found
 	treeless bool         // they were looked for in vain, and that was said
 	view     view
+	watchers sync.WaitGroup
 
 	// Used by one scrape at a time; share sees to that.
 	scratch scratch
@@ -74,6 +75,12 @@ func New(cfg Config, deps Deps) (*Metrics, error) {
 	m := &Metrics{cfg: cfg, deps: deps, machine: machine.NewReader(deps.Root), dial: linkstat.Dial}
 	m.share = newShare(m.scrape)
 	m.cost = m.register(deps.Stats)
+	e := &m.scratch.encode
+	e.devices.sys, e.sizes, e.exclude = deps.Root.Sys, pageSizes{}, map[string]bool{}
+	e.budget = budget{each: cfg.SeriesPerContainer, all: cfg.Series, dropped: m.cost.dropped}
+	for _, group := range cfg.Exclude {
+		e.exclude[group] = true
+	}
 	return m, nil
 }
 

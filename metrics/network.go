@@ -97,6 +97,7 @@ func interfaceLabels(labels []byte, name string) []byte {
 
 // netReading is one interface of one container, as the container sees it.
 type netReading struct {
+	slot     *slot
 	labels   []byte
 	counters linkstat.Counters
 }
@@ -105,8 +106,9 @@ type netReading struct {
 func (m *Metrics) readLinks(v view, deadline time.Time, into []netReading) []netReading {
 	if len(v.byLink) > 0 {
 		if err := m.dumpLinks(deadline, func(index int, c linkstat.Counters) {
-			if labels, ok := v.byLink[index]; ok {
-				into = append(into, netReading{labels, c.Mirror()})
+			if of, ok := v.byLink[index]; ok {
+				of.counters = c.Mirror()
+				into = append(into, of)
 			}
 		}); err != nil {
 			m.cost.failed("links").Inc()
@@ -124,7 +126,7 @@ func (m *Metrics) readLinks(v view, deadline time.Time, into []netReading) []net
 		}
 		if err == nil {
 			if err = linkstat.ParseNetDev(text, func(name []byte, c linkstat.Counters) {
-				into = append(into, netReading{interfaceLabels(s.labels, string(name)), c})
+				into = append(into, netReading{s, interfaceLabels(s.labels, string(name)), c})
 			}); err != nil {
 				err = fmt.Errorf("parse %s: %w", s.net.inside, err)
 			}

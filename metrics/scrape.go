@@ -68,6 +68,17 @@ type encode struct {
 	gzip    *gzip.Writer
 	// The sizes of the last page and of its gzip form: the next ones are made as large at once.
 	size, zipped int
+	devices      devices
+	sizes        pageSizes
+	budget       budget
+	exclude      map[string]bool // groups
+}
+
+// sample writes one series of a container, unless it is beyond the budget.
+func (s *encode) sample(of *slot, labels, extra []byte, v float64) {
+	if s.budget.take(of.index) {
+		s.encoder.Sample(labels, extra, v)
+	}
 }
 
 // scrape reads everything and writes it in the forms wanted. One runs at a time.
@@ -102,7 +113,7 @@ func (m *Metrics) write(p *page, f expo.Format) *body {
 	s := &m.scratch.encode
 	b := takeBody(s.size)
 	s.encoder.Reset(f, b.b)
-	p.write(&s.encoder)
+	p.write(s)
 	for _, fam := range m.deps.Stats.Families() {
 		s.encoder.Family(expo.Family{Name: fam.Name, Help: fam.Help, Type: fam.Type})
 		for _, sample := range fam.Samples {
@@ -121,26 +132,65 @@ func (m *Metrics) write(p *page, f expo.Format) *body {
 }
 
 // write writes the containers and the machine. It does not allocate while the encoder's buffer is large enough.
-func (p *page) write(e *expo.Encoder) {
+func (p *page) write(s *encode) {
+	e := &s.encoder
+	s.budget.begin(p.slots)
 	for i := range containerMetrics {
 		m := &containerMetrics[i]
-		e.Family(m.Family)
+		if s.exclude[m.Group] {
+			continue
+		}
+		if i == 0 || m.Name != containerMetrics[i-1].Name {
+			e.Family(m.Family)
+		}
 		for j := range p.readings {
 			r := &p.readings[j]
 			if v, ok := m.value(p, r); ok {
-				e.Sample(r.slot.labels, m.extra, v)
+				s.sample(r.slot, r.slot.labels, m.extra, v)
 			}
+		}
+	}
+	for i := range deviceMetrics {
+		if !s.exclude[deviceMetrics[i].Group] {
+			deviceMetrics[i].write(s, p)
+		}
+	}
+	for i := range hugeMetrics {
+		if !s.exclude[hugeMetrics[i].Group] {
+			hugeMetrics[i].write(s, p)
 		}
 	}
 	for i := range networkMetrics {
 		m := &networkMetrics[i]
+		if s.exclude[m.Group] {
+			break
+		}
 		e.Family(m.Family)
 		for j := range p.net {
-			e.Sample(p.net[j].labels, nil, float64(m.value(&p.net[j].counters)))
+			n := &p.net[j]
+			s.sample(n.slot, n.labels, nil, float64(m.value(&n.counters)))
+		}
+	}
+	for i := range endedMetrics {
+		m := &endedMetrics[i]
+		if s.exclude[m.Group] {
+			break
+		}
+		e.Family(m.Family)
+		for _, c := range p.ended {
+			if p.at.After(c.until) {
+				continue
+			}
+			if v, ok := m.value(c); ok {
+				e.Sample(c.slot.labels, nil, v) // one for each container, of a bounded number: no budget
+			}
 		}
 	}
 	for i := range machineMetrics {
 		m := &machineMetrics[i]
+		if s.exclude[m.Group] {
+			break
+		}
 		e.Family(m.Family)
 		if v := m.value(&p.machine); v != nil {
 			e.Sample(p.machineLabels, nil, float64(*v))

@@ -2,6 +2,8 @@ package metrics
 
 import (
 	"cmp"
+	"path"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
@@ -10,11 +12,13 @@ import (
 	"github.com/fairlead-dev/fairlead/metrics/expo"
 )
 
-// target is one container to measure, as decided from a snapshot.
+// target is one container to measure, as decided from a snapshot, or a cgroup that holds several.
 type target struct {
-	c      *container.Container
-	cgroup host.Membership // of the container as a whole
-	labels []byte          // rendered: id, image, name and Kubernetes' names
+	// aggregate tells a cgroup that holds several containers: a pod's, or the root.
+	aggregate bool
+	c         *container.Container
+	cgroup    host.Membership // of the container as a whole
+	labels    []byte          // rendered: id, image, name and Kubernetes' names
 	// network tells that this container answers for its network namespace: a pod's counters are shown once, under
 	// its sandbox, as the kubelet shows them.
 	network bool
@@ -32,6 +36,71 @@ type key struct {
 
 func (t target) key() key {
 	return key{t.c.Runtime, t.c.ID, t.cgroup.Path(), t.cgroup.Unified, t.c.PID, t.c.Started}
+}
+
+// aggregates gives the root cgroup, and that of each pod in which one of ts is.
+func aggregates(ts []target) []target {
+	root := &container.Container{State: container.Running}
+	out := []target{{aggregate: true, c: root, labels: aggregateLabels("/", container.Pod{})}}
+	seen := map[string]bool{}
+	for _, t := range ts {
+		pod := t.c.Pod
+		m, ok := parent(t.cgroup, pod.UID)
+		if !ok || seen[m.Path()] {
+			continue
+		}
+		seen[m.Path()] = true
+		c := &container.Container{Runtime: t.c.Runtime, State: container.Running, Cgroup: m}
+		out = append(out, target{aggregate: true, c: c, cgroup: m, labels: aggregateLabels(m.Path(), pod)})
+	}
+	return out
+}
+
+// parent gives the cgroup above m when that is the pod's own: named pod7e1f-..., or with systemd
+// kubepods-burstable-pod7e1f_....slice.
+func parent(m host.Membership, uid string) (host.Membership, bool) {
+	name := path.Base(path.Dir(m.Path()))
+	if uid == "" || !strings.Contains(name, "pod"+uid) && !strings.Contains(name, "pod"+strings.ReplaceAll(uid, "-", "_")) {
+		return host.Membership{}, false
+	}
+	up := host.Membership{V1: make(map[string]string, len(m.V1))}
+	for controller, at := range m.V1 {
+		up.V1[controller] = path.Dir(at)
+	}
+	if m.Unified != "" {
+		up.Unified = path.Dir(m.Unified)
+	}
+	return up, true
+}
+
+// aggregateLabels are those that the kubelet gives: empty names, so that sum by (container) of containers leaves it out.
+func aggregateLabels(id string, pod container.Pod) []byte {
+	var b []byte
+	if pod.Name != "" {
+		b = expo.AppendLabel(b, "container", "")
+		b = expo.AppendLabel(b, "namespace", pod.Namespace)
+		b = expo.AppendLabel(b, "pod", pod.Name)
+	}
+	return expo.AppendLabel(b, "id", id)
+}
+
+// wanted tells whether the configuration asks for c.
+func (c Config) wanted(of *container.Container) bool {
+	has := func(key, value string) bool {
+		v, ok := of.Labels[key]
+		return ok && (value == "" || v == value)
+	}
+	for key, value := range c.Only {
+		if !has(key, value) {
+			return false
+		}
+	}
+	for key, value := range c.Skip {
+		if has(key, value) {
+			return false
+		}
+	}
+	return true
 }
 
 // targets decides which containers of s are measured: those alive in a cgroup of their own. A cgroup is measured once,

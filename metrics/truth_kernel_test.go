@@ -200,7 +200,9 @@ func (p *process) do(command string) float64 {
 func measuring(t *testing.T, c container.Container) (*Metrics, *inventory) {
 	t.Helper()
 	inv := &inventory{more: make(chan struct{})}
-	m, err := New(DefaultConfig(), Deps{
+	cfg := DefaultConfig()
+	cfg.Aggregates, cfg.KeepEnded = false, time.Minute
+	m, err := New(cfg, Deps{
 		Inventory: inv, Root: host.DefaultRoot(), Stats: new(stat.Registry), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Descriptors: host.NewDescriptors(1000).Holder("metrics", 100),
 	})
@@ -210,19 +212,6 @@ func measuring(t *testing.T, c container.Container) (*Metrics, *inventory) {
 	t.Cleanup(m.closeAll)
 	inv.publish(c)
 	return m, inv
-}
-
-// value gives the one series of the family called name.
-func value(t *testing.T, m *Metrics, name string) float64 {
-	t.Helper()
-	all := series(t, m, name+"{")
-	for _, v := range all {
-		if f, err := strconv.ParseFloat(v, 64); err == nil && len(all) == 1 {
-			return f
-		}
-	}
-	t.Fatalf("%s: %v", name, all)
-	return 0
 }
 
 func about(t *testing.T, what string, got, want, tolerance float64) {
@@ -341,6 +330,40 @@ func TestARemovedCgroupIsGoneAndAnotherOfItsNameIsRead(t *testing.T) {
 	}
 }
 
+// The cgroup is removed as soon as its last process is gone, as a runtime does it, and the inventory tells that later.
+func TestTheLastSampleIsReadBeforeTheCgroupIsRemoved(t *testing.T) {
+	g := newCgroup(t, "last")
+	p := g.start(t)
+	joined := p.do("mark")
+	m, inv := measuring(t, container.Container{ID: "last", Runtime: "containerd", State: container.Running, PID: p.pid, Cgroup: g.member})
+	if got := value(t, m, "container_processes"); got != 1 {
+		t.Fatalf("%v processes", got)
+	}
+	burnt := p.do("burn 300000000") - joined
+	life := m.view.slots[0].life
+	if life.pidfd == nil {
+		t.Fatal("its first process is not watched")
+	}
+	if err := p.in.Close(); err != nil { // ends it
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); life.final.Load() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("its end was not noticed")
+		}
+	}
+	for _, dir := range g.dirs {
+		if err := g.remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inv.publish()
+	about(t, "CPU time in the last sample", value(t, m, "container_ended_cpu_usage_seconds"), burnt, 0.02)
+	if missed := m.cost.missed.Value(); missed != 0 {
+		t.Errorf("%d missed", missed)
+	}
+}
+
 // BenchmarkScrapeOfRealCgroups measures what the kernel's part of a scrape costs.
 func BenchmarkScrapeOfRealCgroups(b *testing.B) {
 	mounts, err := host.DefaultRoot().Cgroups()
@@ -370,12 +393,13 @@ func BenchmarkScrapeOfRealCgroups(b *testing.B) {
 			}
 			return path
 		}
-		for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+		for _, controller := range []string{"cpu", "cpuacct", "memory", "pids", "blkio", "cpuset", "hugetlb"} {
 			if at, ok := mounts.V1[controller]; ok {
 				c.Cgroup.V1[controller] = mkdir(at)
-			} else if mounts.Unified != "" {
-				c.Cgroup.Unified = mkdir(mounts.Unified)
 			}
+		}
+		if mounts.Unified != "" {
+			c.Cgroup.Unified = mkdir(mounts.Unified)
 		}
 		cs = append(cs, c)
 	}

@@ -35,6 +35,9 @@ func (m *Metrics) Usage(ctx context.Context) ([]Usage, error) {
 func (p *page) usage() []Usage {
 	out := make([]Usage, 0, len(p.readings))
 	for _, r := range p.readings {
+		if r.slot.several {
+			continue
+		}
 		s := r.stats
 		u := Usage{
 			Runtime: r.slot.runtime, ID: r.slot.id, Name: r.slot.name, Cgroup: r.slot.key.path, At: p.at,

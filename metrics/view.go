@@ -1,8 +1,11 @@
 package metrics
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
@@ -14,28 +17,37 @@ import (
 type view struct {
 	snap   *container.Snapshot
 	slots  []*slot
-	byLink map[int][]byte // host link index → rendered labels with the interface's name
+	byLink map[int]netReading // host link index → whose it is, with the labels
 	// inside are the slots whose counters must be read in their own network namespace.
 	inside []*slot
+	ended  []*ended // oldest first
 }
 
 // slot is one container with what is open for it.
 type slot struct {
-	key     key
-	runtime container.Runtime
-	id      container.ID
-	name    string
-	started time.Time
-	labels  []byte
-	reader  *cgroup.Reader
-	net     network
-	life    *life
+	key      key
+	index    int // in the view
+	runtime  container.Runtime
+	id       container.ID
+	name     string
+	root     bool // the root cgroup
+	health   string
+	restarts int
+	several  bool // not a container but a cgroup that holds several
+	created  time.Time
+	started  time.Time
+	labels   []byte
+	reader   *cgroup.Reader
+	net      network
+	life     *life
 }
 
 // life is what a container keeps from one view to the next.
 type life struct {
 	busy   sync.Mutex // held while its cgroup is read: a read that hangs is not joined by another
 	failed bool       // the last read failed; guarded by busy
+	pidfd  *os.File   // of its first process; nil when that is not watched; guarded by Metrics.mu
+	final  atomic.Pointer[final]
 }
 
 // sync makes the view that of snap: opens what is new, closes what is gone, keeps the rest. An older snapshot than the
@@ -56,30 +68,48 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	// Without knowing our own namespace, a container that shares it could not be told from one that does not.
 	own, err := host.StatNetNS(filepath.Join(m.deps.Root.Proc, "self/ns/net"))
 	ours := func(ns host.NetNS) bool { return err != nil || ns == own }
-	next := view{snap: snap, byLink: map[int][]byte{}}
-	for _, t := range targets(snap) {
+	next := view{snap: snap, byLink: map[int]netReading{}}
+	ts := targets(snap)
+	ts = slices.DeleteFunc(ts, func(t target) bool { return !m.cfg.wanted(t.c) })
+	if m.cfg.Aggregates {
+		ts = append(ts, aggregates(ts)...)
+	}
+	for _, t := range ts {
 		k := t.key()
 		s := &slot{
-			key: k, runtime: t.c.Runtime, id: t.c.ID, name: t.c.Name, started: t.c.Started, labels: t.labels,
+			key: k, several: t.aggregate, root: t.cgroup.IsZero(), health: t.c.Health, restarts: t.c.Restarts, runtime: t.c.Runtime, id: t.c.ID, name: t.c.Name, created: t.c.Created, started: t.c.Started, labels: t.labels,
 		}
 		old := have[k]
 		if delete(have, k); old != nil {
 			s.reader, s.life = old.reader, old.life
 		} else {
-			s.reader, s.life = m.tree.Reader(t.cgroup), new(life)
+			s.life = new(life)
+			if t.cgroup.IsZero() {
+				s.reader = m.tree.Root()
+			} else {
+				s.reader = m.tree.Reader(t.cgroup)
+			}
+		}
+		if old == nil && !t.aggregate {
+			m.watch(s)
 		}
 		s.net = m.network(t, old, ours)
 		for _, l := range s.net.links {
-			next.byLink[l.index] = interfaceLabels(s.labels, l.name)
+			next.byLink[l.index] = netReading{slot: s, labels: interfaceLabels(s.labels, l.name)}
 		}
 		if s.net.inside != "" {
 			next.inside = append(next.inside, s)
 		}
+		s.index = len(next.slots)
 		next.slots = append(next.slots, s)
 	}
+	var buried []*ended
 	for _, gone := range have {
-		gone.reader.Close()
+		if e := m.bury(gone); e != nil {
+			buried = append(buried, e)
+		}
 	}
+	next.ended = remember(m.view.ended, buried, snap, m.deps.Now())
 	m.view = next
 }
 
@@ -107,6 +137,8 @@ func (m *Metrics) findTree() bool {
 	m.treeless = false
 	m.deps.Log.Info("cgroup hierarchies found", "mode", mounts.Mode())
 	m.tree = cgroup.NewTree(mounts, m.deps.Descriptors)
+	m.tree.CountFiles(m.deps.Root.Proc)
+	m.tree.Skip(m.cfg.Exclude...)
 	return true
 }
 
@@ -122,6 +154,10 @@ func (m *Metrics) closeAll() {
 	defer m.mu.Unlock()
 	for _, s := range m.view.slots {
 		s.reader.Close()
+		if s.life.pidfd != nil {
+			_ = s.life.pidfd.Close()
+		}
 	}
 	m.view = view{}
+	m.watchers.Wait()
 }

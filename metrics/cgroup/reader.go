@@ -64,7 +64,7 @@ func (r *Reader) sweep() {
 }
 
 func (r *Reader) read(b *Buffer, s *Stats) error {
-	*s = Stats{}
+	s.reset()
 	if r.ended.Load() {
 		return ErrGone
 	}
@@ -76,7 +76,7 @@ func (r *Reader) read(b *Buffer, s *Stats) error {
 		case err == nil:
 		case errors.Is(err, ErrGone):
 			r.drop()
-			*s = Stats{}
+			s.reset()
 			return err
 		default:
 			bad = errors.Join(bad, err)
@@ -110,6 +110,9 @@ func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
 	}
 	if err := f.parse(text, s); err != nil {
 		return fmt.Errorf("parse %s: %w", f.path, err)
+	}
+	if f.pids {
+		s.Pids.Files = r.tree.openFiles(text)
 	}
 	return nil
 }

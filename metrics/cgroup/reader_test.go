@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -43,10 +44,12 @@ func recorded(t testing.TB, name string) (string, host.Hierarchies, host.Members
 	switch name {
 	case "v1":
 		return dir, host.Hierarchies{V1: map[string]string{
-				"cpu": at("cpu,cpuacct"), "cpuacct": at("cpu,cpuacct"), "memory": at("memory"), "pids": at("pids")}},
-			host.Membership{V1: map[string]string{"cpu": v1path, "cpuacct": v1path, "memory": v1path, "pids": v1path}}
+				"cpu": at("cpu,cpuacct"), "cpuacct": at("cpu,cpuacct"), "memory": at("memory"), "pids": at("pids"),
+				"blkio": at("blkio"), "cpuset": at("cpuset"), "hugetlb": at("hugetlb")}},
+			host.Membership{V1: map[string]string{"cpu": v1path, "cpuacct": v1path, "memory": v1path, "pids": v1path,
+				"blkio": v1path, "cpuset": v1path, "hugetlb": v1path}}
 	case "v2":
-		return dir, host.Hierarchies{Unified: at(""), UnifiedControllers: []string{"cpuset", "cpu", "io", "memory", "pids"}},
+		return dir, host.Hierarchies{Unified: at(""), UnifiedControllers: []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}},
 			host.Membership{Unified: v2path}
 	default:
 		return dir, host.Hierarchies{V1: map[string]string{
@@ -59,28 +62,59 @@ var (
 	v1CPUWant = CPU{
 		Usage: Known(12345678901), User: Known(10010000000), System: Known(2330000000),
 		Periods: Known(420), ThrottledPeriods: Known(17), Throttled: Known(2500000000),
-		Quota: Known(50000), Period: Known(100000), Shares: Known(512),
+		Quota: Known(50000), Period: Known(100000), Shares: Known(512), Bursts: Known(0), Burst: Known(0),
 	}
 	v2MemoryWant = Memory{
 		Usage: Known(52428800), MaxUsage: Known(62914560), RSS: Known(31457280), Cache: Known(18874368), Mapped: Known(9437184),
 		Swap: Known(4096), ActiveFile: Known(6291456), InactiveFile: Known(12582912), Limit: Known(134217728),
-		SwapLimit: Known(Unlimited), HitLimit: Known(7),
+		SwapLimit: Known(Unlimited), HitLimit: Known(7), HitHigh: Known(0), OOMKills: Known(1), Reservation: Known(0),
+		Kernel: Known(2097152), Shmem: Known(0), AnonHuge: Known(0), Unevictable: Known(0), ActiveAnon: Known(4096), InactiveAnon: Known(31457280),
+		Dirty: Known(0), Writeback: Known(0), Faults: Known(40211), MajorFaults: Known(81), OwnFaults: Known(40211), OwnMajor: Known(81),
+		RefaultFile: Known(0), RefaultAnon: Known(0), Scanned: Known(0), Stolen: Known(0),
+		Pressure: Pressure{Some: Known(7000), Full: Known(3000)},
 	}
-	v1PidsWant = Pids{Threads: Known(9), Limit: Known(100), Processes: Known(3)}
+	cpuPressure = Pressure{Some: Known(1500000000), Full: Known(250000000)}
+	ioPressure  = Pressure{Some: Known(90000000), Full: Known(80000000)}
+	v1PidsWant  = Pids{Threads: Known(9), Limit: Known(100), Processes: Known(3)}
 )
 
+// with gives a changed copy.
+func with[T any](v T, change func(*T)) T {
+	change(&v)
+	return v
+}
+
+// counts gives the values of Read, Write, Sync, Async, Discard and Total.
+func counts(n ...uint64) (out [ops]Value) {
+	for i, v := range n {
+		out[i] = Known(v)
+	}
+	return out
+}
+
 var wants = map[string]Stats{
-	"v1": {CPU: v1CPUWant, Pids: v1PidsWant, Memory: Memory{
-		Usage: Known(104857600), MaxUsage: Known(134217728), RSS: Known(73400320), Cache: Known(20971520), Mapped: Known(4194304),
-		Swap: Known(8192), ActiveFile: Known(4194304), InactiveFile: Known(16777216), Limit: Known(268435456),
-		SwapLimit: Known(9223372036854771712), HitLimit: Known(3),
-	}},
-	"v2": {Memory: v2MemoryWant, Pids: Pids{Threads: Known(5), Limit: Known(Unlimited), Processes: Known(2)}, CPU: CPU{
-		Usage: Known(9876543000), User: Known(7000001000), System: Known(2876542000),
-		Periods: Known(99), ThrottledPeriods: Known(4), Throttled: Known(123456000),
-		Quota: Known(20000), Period: Known(100000), Shares: Known(500),
-	}},
-	"hybrid": {CPU: v1CPUWant, Memory: v2MemoryWant, Pids: v1PidsWant},
+	"v1": {IO: []Device{
+		{Major: 8, Bytes: counts(4096000, 8192, 4100096, 4096, 0, 4104192), Done: counts(1000, 2, 1001, 1, 0, 1002)},
+		{Major: 7, Minor: 1, Bytes: counts(512, 0, 512, 0, 0, 512), Done: counts(1, 0, 1, 0, 0, 1)},
+	}, Huge: []Huge{{PageSize: "2MB", Usage: Known(4194304), MaxUsage: Known(6291456), HitLimit: Known(2)}},
+		CPU: with(v1CPUWant, func(c *CPU) { c.Allowed = Known(3) }), Pids: v1PidsWant, Memory: Memory{
+			Usage: Known(104857600), MaxUsage: Known(134217728), RSS: Known(73400320), Cache: Known(20971520), Mapped: Known(4194304),
+			Swap: Known(8192), ActiveFile: Known(4194304), InactiveFile: Known(16777216), Limit: Known(268435456),
+			SwapLimit: Known(9223372036854771712), HitLimit: Known(3), OOMKills: Known(5), UnderOOM: Known(0), Kernel: Known(245760),
+			Reservation: Known(9223372036854771712), Shmem: Known(0), AnonHuge: Known(0), Unevictable: Known(0), ActiveAnon: Known(0), InactiveAnon: Known(73400320),
+			Dirty: Known(0), Writeback: Known(0), Faults: Known(60211), MajorFaults: Known(12), OwnFaults: Known(60211), OwnMajor: Known(12),
+			RefaultFile: Known(0), RefaultAnon: Known(0), Migrate: Known(0),
+		}},
+	"v2": {IO: []Device{{Major: 8, Bytes: [ops]Value{Read: Known(4096000), Write: Known(8192), Discard: Known(0)},
+		Done: [ops]Value{Read: Known(1000), Write: Known(2), Discard: Known(0)}}},
+		IOPressure: ioPressure, Huge: []Huge{{PageSize: "1GB", Usage: Known(1 << 30), HitLimit: Known(4)}},
+		Memory: with(v2MemoryWant, func(m *Memory) { m.Reservation = Known(32 << 20) }), Pids: Pids{Threads: Known(5), Limit: Known(Unlimited), Processes: Known(2)}, CPU: CPU{
+			Usage: Known(9876543000), User: Known(7000001000), System: Known(2876542000),
+			Periods: Known(99), ThrottledPeriods: Known(4), Throttled: Known(123456000),
+			Quota: Known(20000), Period: Known(100000), Shares: Known(500), Bursts: Known(0), Burst: Known(0),
+			Allowed: Known(4), Pressure: cpuPressure,
+		}},
+	"hybrid": {IOPressure: ioPressure, CPU: with(v1CPUWant, func(c *CPU) { c.Pressure = cpuPressure }), Memory: v2MemoryWant, Pids: v1PidsWant},
 }
 
 func TestEachLayoutIsReadWhereItsControllersAre(t *testing.T) {
@@ -156,7 +190,7 @@ func TestAMissingFileIsUnknownAndCostsNoDescriptor(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if files := 13 - 4; b.left != 100-files || tree.Kept() != files {
+	if files := 21 - 4; b.left != 100-files || tree.Kept() != files {
 		t.Errorf("%d kept, %d left in the budget", tree.Kept(), b.left)
 	}
 	if r.Close(); b.left != 100 {
@@ -194,7 +228,7 @@ func TestACgroupThatIsRemovedIsGone(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, cgroups, v2path)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Read(new(Buffer), &got); !errors.Is(err, ErrGone) || got != (Stats{}) {
+	if err := r.Read(new(Buffer), &got); !errors.Is(err, ErrGone) || !reflect.DeepEqual(got, Stats{IO: []Device{}, Huge: []Huge{}}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -213,12 +247,12 @@ func TestAReaderThatWasRefusedKeepsItsFilesOnceThereIsRoom(t *testing.T) {
 		}
 	}
 	read()
-	if tree.Kept() != 0 || tree.Opened() != 13 {
+	if tree.Kept() != 0 || tree.Opened() != 21 {
 		t.Fatalf("kept %d, opened %d", tree.Kept(), tree.Opened())
 	}
 	b.left = 50
 	read()
-	if tree.Kept() != 13 || tree.Opened() != 13 {
+	if tree.Kept() != 21 || tree.Opened() != 21 {
 		t.Errorf("kept %d, opened %d", tree.Kept(), tree.Opened())
 	}
 }
@@ -261,7 +295,7 @@ func TestTheRootCgroupAndForeignPathsAreNotAContainers(t *testing.T) {
 	_, h, _ := recorded(t, "hybrid")
 	for _, path := range []string{"", "/", "/../other"} {
 		m := host.Membership{V1: map[string]string{"cpu": path, "cpuacct": path, "pids": path}, Unified: path}
-		if got := files(h, m); len(got) > 0 {
+		if got := NewTree(h, &budget{}).files(m, below); len(got) > 0 {
 			t.Errorf("%q: reads %s", path, got[0].path)
 		}
 	}

@@ -21,6 +21,8 @@ type Tree struct {
 	budget Budget
 	opened atomic.Uint64
 	kept   atomic.Int64
+	proc   []byte // nil: open files are not counted
+	skip   map[string]bool
 }
 
 // NewTree makes a Tree of the hierarchies that are mounted at h. It opens nothing.
@@ -32,19 +34,42 @@ func (t *Tree) Opened() uint64 { return t.opened.Load() }
 // Kept tells how many descriptors the Tree's Readers hold.
 func (t *Tree) Kept() int { return int(t.kept.Load()) }
 
+// Skip makes Readers leave out the files of these groups: io, cpuset, hugetlb, pressure. The others' files tell of several
+// groups. It is called before the first Reader is made.
+func (t *Tree) Skip(groups ...string) {
+	t.skip = map[string]bool{}
+	for _, g := range groups {
+		t.skip[g] = true
+	}
+}
+
 // Reader makes the Reader of the cgroup m. It opens nothing before the first Read; whoever has it must Close it.
-func (t *Tree) Reader(m host.Membership) *Reader { return &Reader{tree: t, files: files(t.mounts, m)} }
+func (t *Tree) Reader(m host.Membership) *Reader {
+	return &Reader{tree: t, files: t.files(m, below)}
+}
+
+// Root makes the Reader of the root cgroup: the whole machine, as far as the kernel has the same files there. Whoever has
+// it must Close it.
+func (t *Tree) Root() *Reader {
+	m := host.Membership{Unified: "/", V1: map[string]string{}}
+	for controller := range t.mounts.V1 {
+		m.V1[controller] = "/"
+	}
+	return &Reader{tree: t, files: t.files(m, func(mount, _ string) (string, bool) { return mount, mount != "" })}
+}
 
 // format is one kernel file by name and the parser of its text.
 type format struct {
 	name  string
 	parse func(text []byte, s *Stats) error
 	long  bool // one record a line: a read may end before the file does
+	pids  bool // its lines are processes
 }
 
 // files decides which files tell about m: each controller where it is mounted, v1 before v2, because a controller that
 // a v1 hierarchy holds shows nothing in v2.
-func files(h host.Hierarchies, m host.Membership) []file {
+func (t *Tree) files(m host.Membership, below func(mount, path string) (string, bool)) []file {
+	h := t.mounts
 	var out []file
 	add := func(dir string, formats ...format) {
 		for _, f := range formats {
@@ -82,6 +107,33 @@ func files(h host.Hierarchies, m host.Membership) []file {
 		add(tasks, pids...)
 	case v2("pids"):
 		add(unified, pids...)
+	}
+	blkio, ioV1 := v1("blkio")
+	set, setV1 := v1("cpuset")
+	huge, hugeV1 := v1("hugetlb")
+	switch {
+	case t.skip["io"]:
+	case ioV1:
+		add(blkio, v1IO...)
+	case v2("io"):
+		add(unified, v2IO...)
+	}
+	switch {
+	case t.skip["cpuset"]:
+	case setV1:
+		add(set, v1CPUSet...)
+	case v2("cpuset"):
+		add(unified, v2CPUSet...)
+	}
+	switch {
+	case t.skip["hugetlb"]:
+	case hugeV1:
+		add(huge, hugeFiles(huge, false)...)
+	case v2("hugetlb"):
+		add(unified, hugeFiles(unified, true)...)
+	}
+	if onUnified && !t.skip["pressure"] {
+		add(unified, pressure...)
 	}
 	switch {
 	case pidsV1:

@@ -23,6 +23,9 @@ var (
 		{name: "memory.limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Limit, err = number(b); return err }},
 		{name: "memory.memsw.limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = number(b); return err }},
 		{name: "memory.max_usage_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.MaxUsage, err = number(b); return err }},
+		{name: "memory.kmem.usage_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Kernel, err = number(b); return err }},
+		{name: "memory.soft_limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = number(b); return err }},
+		{name: "memory.oom_control", parse: parseOOMControl},
 		{name: "memory.failcnt", parse: func(b []byte, s *Stats) (err error) { s.Memory.HitLimit, err = number(b); return err }},
 	}
 )
@@ -33,7 +36,7 @@ var pids = []format{
 	{name: "pids.max", parse: func(b []byte, s *Stats) (err error) { s.Pids.Limit, err = limit(b); return err }},
 }
 
-var procs = format{name: "cgroup.procs", parse: countLines, long: true}
+var procs = format{name: "cgroup.procs", parse: countLines, long: true, pids: true}
 
 // parseCPUAcctStat takes user and system time from cpuacct.stat rather than from cpuacct.usage_user and _sys: those are
 // sampled at ticks, this one is scaled to the exact runtime (kernel/sched/cputime.c, cputime_adjust).
@@ -59,6 +62,10 @@ func parseCPUStatV1(text []byte, s *Stats) error {
 			return &s.CPU.ThrottledPeriods
 		case "throttled_time":
 			return &s.CPU.Throttled
+		case "nr_bursts":
+			return &s.CPU.Bursts
+		case "burst_time":
+			return &s.CPU.Burst
 		}
 		return nil
 	})
@@ -89,6 +96,45 @@ func parseMemoryStatV1(text []byte, s *Stats) error {
 			return &m.ActiveFile
 		case "total_inactive_file":
 			return &m.InactiveFile
+		case "total_active_anon":
+			return &m.ActiveAnon
+		case "total_inactive_anon":
+			return &m.InactiveAnon
+		case "total_rss_huge":
+			return &m.AnonHuge
+		case "total_shmem":
+			return &m.Shmem
+		case "total_unevictable":
+			return &m.Unevictable
+		case "total_dirty":
+			return &m.Dirty
+		case "total_writeback":
+			return &m.Writeback
+		case "pgfault":
+			return &m.OwnFaults
+		case "pgmajfault":
+			return &m.OwnMajor
+		case "total_pgfault":
+			return &m.Faults
+		case "total_pgmajfault":
+			return &m.MajorFaults
+		case "total_workingset_refault_file":
+			return &m.RefaultFile
+		case "total_workingset_refault_anon":
+			return &m.RefaultAnon
+		}
+		return nil
+	})
+}
+
+// parseOOMControl takes the kills, which the file tells since Linux 4.13.
+func parseOOMControl(text []byte, s *Stats) error {
+	return keyed(text, func(key []byte) *Value {
+		switch string(key) {
+		case "oom_kill":
+			return &s.Memory.OOMKills
+		case "under_oom":
+			return &s.Memory.UnderOOM
 		}
 		return nil
 	})

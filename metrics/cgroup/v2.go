@@ -19,6 +19,7 @@ var (
 		{name: "memory.peak", parse: func(b []byte, s *Stats) (err error) { s.Memory.MaxUsage, err = number(b); return err }}, // since 5.19
 		{name: "memory.swap.current", parse: func(b []byte, s *Stats) (err error) { s.Memory.Swap, err = number(b); return err }},
 		{name: "memory.swap.max", parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = limit(b); return err }},
+		{name: "memory.min", parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = limit(b); return err }},
 		{name: "memory.events", parse: parseMemoryEvents},
 	}
 )
@@ -41,10 +42,14 @@ func parseCPUStatV2(text []byte, s *Stats) error {
 			return &c.ThrottledPeriods
 		case "throttled_usec":
 			return &c.Throttled
+		case "nr_bursts":
+			return &c.Bursts
+		case "burst_usec":
+			return &c.Burst
 		}
 		return nil
 	})
-	for _, v := range [...]*Value{&c.Usage, &c.User, &c.System, &c.Throttled} {
+	for _, v := range [...]*Value{&c.Usage, &c.User, &c.System, &c.Throttled, &c.Burst} {
 		if bad := times(v, 1000); bad != nil {
 			err = errors.Join(err, bad)
 		}
@@ -83,8 +88,11 @@ func parseWeight(text []byte, s *Stats) error {
 	return nil
 }
 
+// parseMemoryStatV2 reads memory.stat, whose numbers count sub-cgroups too. cAdvisor shows them as those of the container
+// alone as well, because v2 has no others.
 func parseMemoryStatV2(text []byte, s *Stats) error {
 	m := &s.Memory
+	defer func() { m.OwnFaults, m.OwnMajor = m.Faults, m.MajorFaults }()
 	return keyed(text, func(key []byte) *Value {
 		switch string(key) {
 		case "file":
@@ -97,6 +105,34 @@ func parseMemoryStatV2(text []byte, s *Stats) error {
 			return &m.ActiveFile
 		case "inactive_file":
 			return &m.InactiveFile
+		case "active_anon":
+			return &m.ActiveAnon
+		case "inactive_anon":
+			return &m.InactiveAnon
+		case "anon_thp":
+			return &m.AnonHuge
+		case "shmem":
+			return &m.Shmem
+		case "unevictable":
+			return &m.Unevictable
+		case "kernel": // since 5.18
+			return &m.Kernel
+		case "file_dirty":
+			return &m.Dirty
+		case "file_writeback":
+			return &m.Writeback
+		case "pgfault":
+			return &m.Faults
+		case "pgmajfault":
+			return &m.MajorFaults
+		case "workingset_refault_file":
+			return &m.RefaultFile
+		case "workingset_refault_anon":
+			return &m.RefaultAnon
+		case "pgscan":
+			return &m.Scanned
+		case "pgsteal":
+			return &m.Stolen
 		}
 		return nil
 	})
@@ -104,8 +140,13 @@ func parseMemoryStatV2(text []byte, s *Stats) error {
 
 func parseMemoryEvents(text []byte, s *Stats) error {
 	return keyed(text, func(key []byte) *Value {
-		if string(key) == "max" {
+		switch string(key) {
+		case "max":
 			return &s.Memory.HitLimit
+		case "high":
+			return &s.Memory.HitHigh
+		case "oom_kill":
+			return &s.Memory.OOMKills
 		}
 		return nil
 	})

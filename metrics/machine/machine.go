@@ -20,6 +20,7 @@ import (
 type Facts struct {
 	Cores, PhysicalCores, Sockets *uint64 // Cores counts hardware threads that are online
 	MemoryBytes, SwapBytes        *uint64
+	FreeBytes                     *uint64 // memory that nothing uses, not even as a cache
 	MachineID, SystemUUID, BootID string
 }
 
@@ -54,7 +55,7 @@ func (r *Reader) Read() (Facts, []error) {
 	path := filepath.Join(r.root.Proc, "meminfo")
 	text, err := os.ReadFile(path)
 	if err == nil {
-		f.MemoryBytes, f.SwapBytes = parseMeminfo(text)
+		f.MemoryBytes, f.SwapBytes, f.FreeBytes = parseMeminfo(text)
 		if f.MemoryBytes == nil {
 			err = fmt.Errorf("parse %s: no MemTotal", path)
 		}
@@ -77,11 +78,14 @@ func (r *Reader) readIDs() *Facts {
 		return ""
 	}
 	boot, _ := r.root.BootID()
+	ids := []string{filepath.Join(r.root.Proc, "1/root/etc/machine-id"), filepath.Join(r.root.Proc, "1/root/var/lib/dbus/machine-id")}
+	if r.root.Proc == "/proc" {
+		ids = append(ids, "/etc/machine-id") // on the host itself, where not even root may look through process 1 (hardened kernels)
+	}
 	return &Facts{
-		MachineID: first(filepath.Join(r.root.Proc, "1/root/etc/machine-id"),
-			filepath.Join(r.root.Proc, "1/root/var/lib/dbus/machine-id")),
-		SystemUUID: first(filepath.Join(r.root.Sys, "class/dmi/id/product_uuid"),
-			filepath.Join(r.root.Proc, "device-tree/vm,uuid")),
+		MachineID: first(ids...),
+		SystemUUID: first(append([]string{filepath.Join(r.root.Sys, "class/dmi/id/product_uuid"),
+			filepath.Join(r.root.Proc, "device-tree/vm,uuid")}, ids...)...), // as cAdvisor does
 		BootID: boot,
 	}
 }
@@ -145,8 +149,8 @@ func parseCPUList(list string) ([]int, error) {
 	return out, nil
 }
 
-// parseMeminfo finds the totals in the text of /proc/meminfo, which counts in units of 1024 bytes.
-func parseMeminfo(text []byte) (memory, swap *uint64) {
+// parseMeminfo finds the totals, and what is free, in the text of /proc/meminfo, which counts in units of 1024 bytes.
+func parseMeminfo(text []byte) (memory, swap, free *uint64) {
 	for line := range bytes.Lines(text) {
 		f := bytes.Fields(line)
 		if len(f) != 3 || string(f[2]) != "kB" {
@@ -162,7 +166,9 @@ func parseMeminfo(text []byte) (memory, swap *uint64) {
 			memory = &n
 		case "SwapTotal:":
 			swap = &n
+		case "MemFree:":
+			free = &n
 		}
 	}
-	return memory, swap
+	return memory, swap, free
 }

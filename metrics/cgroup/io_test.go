@@ -1,0 +1,101 @@
+package cgroup
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestGarbageAmongDevicesIsAnErrorAndWhatCameBeforeStands(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		f    format
+		text string
+	}{
+		{v1IO[0], "8:0 Read 7\n8:0 Write x\n"}, {v1IO[0], "8:0 Read 7\n8 Read 1\n"}, {v1IO[0], "8:0 Read 7\nTotal\nnonsense\n"},
+		{v1IO[0], "8:0 Read 7\n99999999999:0 Read 1\n"},
+		{v2IO[0], "8:0 rbytes=7\n8:1 rbytes=\n"}, {v2IO[0], "8:0 rbytes=7\nx rbytes=1\n"},
+	} {
+		var s Stats
+		if err := c.f.parse([]byte(c.text), &s); err == nil && !strings.Contains(c.text, "nonsense") {
+			t.Errorf("%s accepted %q", c.f.name, c.text)
+		}
+		if len(s.IO) == 0 || s.IO[0].Bytes[Read] != Known(7) {
+			t.Errorf("%s of %q: %+v", c.f.name, c.text, s.IO)
+		}
+	}
+}
+
+func TestADeviceThatWasNeverUsedHasNoEntry(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "7:1 \n", "7:1\n", "7:1 cost.usage=4\n"} {
+		var s Stats
+		if err := v2IO[0].parse([]byte(text), &s); err != nil || len(s.IO) != 0 {
+			t.Errorf("%q: %+v, %v", text, s.IO, err)
+		}
+	}
+}
+
+func TestProcessorListsAreCounted(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]uint64{"0\n": 1, "0-3\n": 4, "0-3,8\n": 5, "1,3,5-6\n": 4} {
+		if got, err := listed([]byte(text)); err != nil || got != Known(want) {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"\n", "3-1\n", "a\n", "0-\n", "0,,1\n", "0-99999999\n"} {
+		if got, err := listed([]byte(text)); err == nil {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}
+
+func TestOpenFilesAreCountedWhereTheKernelTellsThem(t *testing.T) {
+	t.Parallel()
+	var tree Tree
+	if got := tree.openFiles([]byte("1\n")); got.Known {
+		t.Errorf("without being asked to: %+v", got)
+	}
+	if tree.CountFiles("/proc"); tree.proc == nil {
+		t.Skip("/proc/PID/fd has no size: Linux before 6.2")
+	}
+	self := []byte(strconv.Itoa(os.Getpid()) + "\n" + "999999999\n")
+	before := tree.openFiles(self)
+	const more = 50
+	var files []*os.File
+	for range more {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	after := tree.openFiles(self)
+	for _, f := range files {
+		_ = f.Close()
+	}
+	// Other tests of this process open and close files meanwhile.
+	if grown := int(after.N) - int(before.N); !before.Known || grown < more-25 || grown > more+25 {
+		t.Errorf("%d files, then %d with %d more", before.N, after.N, more)
+	}
+	if got := tree.openFiles([]byte(strings.Repeat("1\n", mostProcesses+1))); got.Known {
+		t.Errorf("a crowd was counted: %+v", got)
+	}
+}
+
+func FuzzDevicesAndPressure(f *testing.F) {
+	f.Add("8:0 Read 1\nTotal 1\n")
+	f.Add("8:0 rbytes=1 wbytes=2\n")
+	f.Add("some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, format := range append(append(append([]format{}, v1IO...), v2IO...), pressure...) {
+			var s Stats
+			_ = format.parse([]byte(text), &s)
+			if len(s.IO) > len(text) {
+				t.Errorf("%d devices from %q", len(s.IO), text)
+			}
+		}
+		_, _ = listed([]byte(text))
+	})
+}

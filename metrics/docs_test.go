@@ -1,0 +1,107 @@
+package metrics
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestTheDocumentationIsTheTable compares docs/metrics.md with the table that the page is made from. Run it with -update
+// after a change.
+func TestTheDocumentationIsTheTable(t *testing.T) {
+	t.Parallel()
+	const path = "../docs/metrics.md"
+	got := document(newHost(t, "v1", nil))
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEveryDifferenceHasAReason(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, d := range Differences() {
+		if seen[d.Name] || !strings.HasSuffix(d.Reason, ".") {
+			t.Errorf("%+v", d)
+		}
+		seen[d.Name] = true
+	}
+}
+
+var groupNotes = map[string]string{
+	"life":     "What the inventory knows from the runtimes.",
+	"cpu":      "Time used, and what limits it.",
+	"cpuset":   "Where the container may run.",
+	"memory":   "What it holds and may hold.",
+	"oom":      "What it cost when memory ran out.",
+	"process":  "Processes, threads, open files.",
+	"pressure": "How long work stood still (PSI). Needs the unified hierarchy, alone or beside v1.",
+	"io":       "Block devices. On cgroup v1, Linux 6.10 and later count only on devices that have a throttling rule in some cgroup; that holds for cAdvisor too.",
+	"hugetlb":  "Huge pages, one series for each size.",
+	"network":  "As the container sees it. A pod's is shown once, under its sandbox.",
+	"ended":    "The last sample of containers that ended, for as long as metrics.keep_ended says: read when the first process ends, before the runtime removes the cgroup.",
+	"machine":  "The host itself, with the labels boot_id, machine_id and system_uuid.",
+}
+
+func document(h *recordedHost) string {
+	var b strings.Builder
+	b.WriteString(`# Metrics
+
+<!-- Written by "go test ./metrics -run TheDocumentation -update" from the code's own table. -->
+
+Every value is read from the kernel at the moment of the scrape. What cannot be known is absent: no series is a 0 that
+nobody measured. Names, labels, types and units are cAdvisor's where it has the metric.
+
+Each series of a container has the labels id (its cgroup), image and name; in Kubernetes also container, namespace and
+pod. The root cgroup (id="/") and each pod's own cgroup are shown beside the containers unless metrics.aggregates is
+false. A group of metrics is left out by metrics.exclude, containers by metrics.only and metrics.skip.
+`)
+	group := ""
+	for _, m := range Table() {
+		if m.Group != group {
+			group = m.Group
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| name | type | labels | what it is |\n|---|---|---|---|\n", group, groupNotes[group])
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, strings.Join(m.Labels, ", "), cell(m.Help))
+	}
+	b.WriteString("\n## The agent's own, of this part\n\n| name | type | what it is |\n|---|---|---|\n")
+	for _, f := range h.stats.Families() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.Name, f.Type, cell(f.Help))
+	}
+	b.WriteString(`
+## Differences from cAdvisor
+
+"make bench-metrics-test" holds our page against the page of cAdvisor's own library on the same live containers, series
+by series. These differ, for the groups compared; "id=/" means for the root cgroup only.
+
+| name | where | why |
+|---|---|---|
+`)
+	for _, d := range Differences() {
+		where := ""
+		if d.Root {
+			where = "id=/"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", d.Name, where, cell(d.Reason))
+	}
+	b.WriteString(`
+Not compared and not offered: percpu, sched, cpuLoad, memory_numa, tcp, udp, advtcp, disk (file system use), perf_event,
+referenced_memory, resctrl, app. Interfaces of the root cgroup are node_exporter's. Intermediate cgroups (slices without
+a container or pod of their own) are not shown.
+`)
+	return b.String()
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

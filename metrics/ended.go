@@ -1,0 +1,183 @@
+package metrics
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/metrics/cgroup"
+	"github.com/fairlead-dev/fairlead/metrics/expo"
+)
+
+// A container's cgroup cannot be read once its runtime has removed it, which is some ten milliseconds after its end. So
+// its first process is watched by a pidfd, which costs nothing until it fires, and the cgroup is read at that moment: the
+// process is dead, with all others of its pid namespace, and nobody has been told yet.
+
+// final is the last sample of a container.
+type final struct {
+	stats cgroup.Stats
+	at    time.Time
+}
+
+// ended is a container that is no more, with its last sample. It is never modified after its view was published.
+type ended struct {
+	slot  *slot
+	final *final
+	until time.Time
+	exit  *int // nil while nobody said
+}
+
+// mostEnded bounds how many last samples are kept, whatever metrics.keep_ended says.
+const mostEnded = 2000
+
+// endedMetric has one series for each container that ended lately.
+type endedMetric struct {
+	Metric
+	value func(e *ended) (float64, bool)
+}
+
+var endedMetrics = []endedMetric{
+	ofEnded("container_ended_time_seconds", "seconds", "When the container's last sample was read, in seconds since 1970: at the end of its first process.",
+		func(e *ended) (float64, bool) { return float64(e.final.at.UnixMilli()) / 1e3, true }),
+	ofEnded("container_ended_exit_code", "", "The exit code, once the container's runtime has told it.",
+		func(e *ended) (float64, bool) {
+			if e.exit == nil {
+				return 0, false
+			}
+			return float64(*e.exit), true
+		}),
+	ofEnded("container_ended_cpu_usage_seconds", "seconds", "CPU time that the container used in all.",
+		finally(1e9, func(s *cgroup.Stats) cgroup.Value { return s.CPU.Usage })),
+	ofEnded("container_ended_cpu_throttled_seconds", "seconds", "Time for which its CPU quota had stopped the container.",
+		finally(1e9, withQuota(func(s *cgroup.Stats) cgroup.Value { return s.CPU.Throttled }))),
+	ofEnded("container_ended_memory_max_usage_bytes", "bytes", "The highest memory usage that the container had.",
+		finally(1, func(s *cgroup.Stats) cgroup.Value { return s.Memory.MaxUsage })),
+	ofEnded("container_ended_oom_kills", "", "Processes that the kernel killed in the container for want of memory.",
+		finally(1, func(s *cgroup.Stats) cgroup.Value { return s.Memory.OOMKills })),
+}
+
+func ofEnded(name, unit, help string, value func(*ended) (float64, bool)) endedMetric {
+	return endedMetric{Metric{Family: expo.Family{Name: name, Unit: unit, Type: stat.TypeGauge, Help: help}, Group: "ended"}, value}
+}
+
+func finally(unit float64, of field) func(*ended) (float64, bool) {
+	return func(e *ended) (float64, bool) {
+		v := of(&e.final.stats)
+		return float64(v.N) / unit, v.Known
+	}
+}
+
+// watch waits for the end of s's first process and then reads its last sample. It does nothing where that cannot be seen
+// from here; then the sample is read when the inventory tells the end, if the cgroup is still there.
+func (m *Metrics) watch(s *slot) {
+	pid := s.key.pid
+	if pid == 0 || m.cfg.KeepEnded == 0 || !m.samePIDs() || !m.deps.Descriptors.Acquire(1) {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		m.deps.Descriptors.Release(1)
+		return
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	in, err := m.deps.Root.CgroupOf(pid) // the number may be another's by now
+	conn, err2 := f.SyscallConn()
+	if err != nil || err2 != nil || !strings.HasPrefix(in.Path(), s.key.path) {
+		_ = f.Close()
+		m.deps.Descriptors.Release(1)
+		return
+	}
+	s.life.pidfd = f
+	m.watchers.Go(func() {
+		defer m.deps.Descriptors.Release(1)
+		polled := false
+		err := conn.Read(func(uintptr) bool { was := polled; polled = true; return was })
+		if err == nil { // else it was closed
+			m.finish(s)
+		}
+		_ = f.Close()
+	})
+}
+
+// samePIDs tells whether the process numbers below host.proc are those of this process's own pid namespace.
+func (m *Metrics) samePIDs() bool {
+	self, err := os.Readlink(filepath.Join(m.deps.Root.Proc, "self"))
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// finish reads the last sample of s, and answers whether there is one.
+func (m *Metrics) finish(s *slot) bool {
+	var buf cgroup.Buffer
+	f := &final{at: m.deps.Now()}
+	err := s.reader.Read(&buf, &f.stats)
+	if f.stats.CPU.Usage.Known || f.stats.Memory.Usage.Known || f.stats.Pids.Threads.Known || err == nil {
+		s.life.final.Store(f)
+	}
+	return s.life.final.Load() != nil
+}
+
+// bury takes s off the living ones: closes what is open for it and gives its last sample, or nil when there is none. That
+// is counted.
+func (m *Metrics) bury(s *slot) *ended {
+	defer func() {
+		s.reader.Close()
+		if s.life.pidfd != nil {
+			_ = s.life.pidfd.Close()
+		}
+	}()
+	if s.several || m.cfg.KeepEnded == 0 {
+		return nil
+	}
+	f := s.life.final.Load()
+	if f == nil && s.life.busy.TryLock() { // a read that hangs is not joined by another
+		if m.finish(s) {
+			f = s.life.final.Load()
+		}
+		s.life.busy.Unlock()
+	}
+	if f == nil {
+		m.cost.missed.Inc()
+		return nil
+	}
+	m.cost.samples.Inc()
+	m.cost.oomKills.Add(f.stats.Memory.OOMKills.N)
+	return &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
+}
+
+// remember gives those of before and now whose time is not over, with the exit codes that snap tells.
+func remember(before, now []*ended, snap *container.Snapshot, at time.Time) []*ended {
+	var out []*ended
+	for _, e := range append(before[:len(before):len(before)], now...) {
+		if at.After(e.until) {
+			continue
+		}
+		if e.exit == nil {
+			e = &ended{e.slot, e.final, e.until, exitOf(e.slot, snap)}
+		}
+		out = append(out, e)
+	}
+	return out[max(0, len(out)-mostEnded):]
+}
+
+func exitOf(s *slot, snap *container.Snapshot) *int {
+	told := func(c *container.Container) bool {
+		return c.Runtime == s.runtime && c.ID == s.id && c.Started.Equal(s.started) && (c.State == container.Exited || c.State == container.Stopping)
+	}
+	for i := range snap.Containers {
+		if c := &snap.Containers[i]; told(c) && c.State == container.Exited {
+			return &c.ExitCode
+		}
+	}
+	for i := range snap.Gone {
+		if c := &snap.Gone[i].Container; told(c) {
+			return &c.ExitCode
+		}
+	}
+	return nil
+}
