@@ -104,8 +104,10 @@ func (s *Sink) connect(ctx context.Context) (resent int, err error) {
 
 // lost closes the connection and decides from the reason whether the kept window is doubtful.
 func (s *Sink) lost(why error) error {
-	// After an orderly end a reset says only that we wrote to a closed door; what was kept had been read.
-	if errors.Is(why, errLeft) || errors.Is(s.conn.ended(), errLeft) {
+	// After an orderly end a reset says only that we wrote to a closed door; what was kept had been read. A window that
+	// waits to be sent again went out on an earlier connection: of it, this one's end says nothing.
+	orderly := errors.Is(why, errLeft) || errors.Is(s.conn.ended(), errLeft)
+	if orderly && !s.resend {
 		s.kept.clear()
 	} else {
 		s.resend = true
