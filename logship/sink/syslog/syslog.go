@@ -236,6 +236,11 @@ func (c *connection) listen() {
 			c.why = err
 			if errors.Is(err, io.EOF) {
 				c.why = errLeft
+				// A write that met the reset first has taken the error with it (SO_ERROR is given once), and reading
+				// then looks like an orderly end. The state still tells.
+				if reset := c.standing(); reset != nil {
+					c.why = reset
+				}
 			}
 			return
 		}
