@@ -281,9 +281,9 @@ func TestCheckNamesWhatWasTamperedWith(t *testing.T) {
 	// The kernel takes routes and neighbours away with the last address.
 	restore := "ip -n NS neigh replace 169.254.77.1 lladdr " + plan.HostMAC.String() + " dev eth0; ip -n NS route replace 169.254.77.1 dev eth0; ip -n NS route replace default via 169.254.77.1 dev eth0"
 	for _, c := range []struct{ damage, repair, want string }{
-		{"ip route del 10.42.1.2", "ip route add 10.42.1.2 dev " + link + " scope link src 10.42.1.1 proto 94", "host route is missing: 10.42.1.2/32"},
+		{"ip route del 10.42.1.2", "ip route replace 10.42.1.2 dev " + link + " scope link src 10.42.1.1 proto 94", "host route is missing: 10.42.1.2/32"},
 		{"ip link set " + link + " mtu 1300", "ip link set " + link + " mtu 1450", "has MTU 1300, not 1450"},
-		{"ip neigh del 10.42.1.2 dev " + link, "ip neigh add 10.42.1.2 lladdr " + plan.Attachment{Addr: addr}.ContainerMAC().String() + " dev " + link, "host neighbour is missing"},
+		{"ip neigh del 10.42.1.2 dev " + link, "ip neigh replace 10.42.1.2 lladdr " + plan.Attachment{Addr: addr}.ContainerMAC().String() + " dev " + link, "host neighbour is missing"},
 		{"ip -n NS addr del 10.42.1.2/32 dev eth0", "ip -n NS addr add 10.42.1.2/32 dev eth0; " + restore, "container address 10.42.1.2 is missing"},
 		{"ip -n NS route del default", "ip -n NS route add default via 169.254.77.1 dev eth0", "container route is missing: 0.0.0.0/0"},
 		{"ip -n NS neigh del 169.254.77.1 dev eth0", "ip -n NS neigh add 169.254.77.1 lladdr " + plan.HostMAC.String() + " dev eth0", "container neighbour is missing"},
