@@ -317,7 +317,8 @@ func (p *planner) silent(socket string) string {
 }
 
 // observe notes that the resource is without an owner by the lists of needs, and tells whether that has now been seen
-// twice, a grace time apart.
+// twice, a grace time apart. A list from before a runtime, or the agent, was away does not count: a runtime that has
+// just come back may not have found all its containers again, and two such lists in a row would agree.
 func (p *planner) observe(e *Entry, needs []string) bool {
 	if e.First.IsZero() || e.First.After(p.Now) { // the clock was set back: begin anew
 		e.First, e.Lists = p.Now, nil
@@ -329,12 +330,22 @@ func (p *planner) observe(e *Entry, needs []string) bool {
 	for _, s := range needs {
 		asked := p.next.Runtimes[s].Asked
 		first, ok := e.Lists[s]
-		if !ok || first.After(asked) {
+		if !ok || first.After(asked) || first.Before(p.since(s)) {
 			first, e.Lists[s] = asked, asked
 		}
 		seen = seen && asked.Sub(first) >= p.Rules.Grace
 	}
 	return seen
+}
+
+// since tells from when on the runtime has answered without a break.
+func (p *planner) since(socket string) time.Time {
+	for _, rt := range p.Seen.Runtimes {
+		if rt.Socket == socket {
+			return rt.Since
+		}
+	}
+	return time.Time{}
 }
 
 func (p *planner) busy(r *Resource, e *Entry) bool {

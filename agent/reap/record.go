@@ -9,7 +9,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/container"
 )
 
-// Record is what earlier observations saw. It is a promise: a restart of the agent neither resets nor shortens a grace.
+// Record is what earlier observations saw. It is a promise: a restart of the agent never shortens a grace.
 // It is never modified; Plan gives the next one.
 type Record struct {
 	Boot string `json:"boot"` // what the kernel said of an earlier boot is void
@@ -24,7 +24,7 @@ type Record struct {
 // KnownRuntime is a runtime that has answered.
 type KnownRuntime struct {
 	Name  container.Runtime `json:"name"`
-	Asked time.Time         `json:"asked"` // its last complete list
+	Asked time.Time         `json:"asked"` // its last complete list, zero when it has given none
 }
 
 // Entry is what was seen of one resource.
@@ -65,8 +65,12 @@ func (r Record) next(boot string, seen *container.Snapshot) Record {
 		n.Runtimes = map[string]KnownRuntime{}
 	}
 	for _, rt := range seen.Runtimes {
-		if rt.Answered && !rt.Asked.IsZero() {
-			n.Runtimes[rt.Socket] = KnownRuntime{rt.Name, rt.Asked}
+		if rt.Answered { // with a list or not yet: it may own what no other lists
+			asked := rt.Asked
+			if asked.IsZero() {
+				asked = n.Runtimes[rt.Socket].Asked
+			}
+			n.Runtimes[rt.Socket] = KnownRuntime{rt.Name, asked}
 		}
 	}
 	for i := range seen.Containers {

@@ -61,6 +61,7 @@ type runtime struct {
 	up, known         bool
 	slow              bool      // it answers, but not with a list
 	restoring         time.Time // until then its lists are not complete
+	since             time.Time // when the agent saw it go or come
 	asked             time.Time
 	heard             []container.Container
 }
@@ -123,7 +124,7 @@ func (m *model) event() {
 	case n < 66 && b != nil && b.rt.up: // removed in order, or forgotten with all it had
 		m.remove(b)
 	case n < 74: // down or up again
-		rt.up, rt.slow = !rt.up, false
+		rt.up, rt.slow, rt.since = !rt.up, false, m.now
 		if rt.up {
 			rt.restoring = m.now.Add(time.Duration(m.rng.IntN(20)) * time.Second)
 		}
@@ -374,13 +375,15 @@ func (m *model) list() *container.Snapshot {
 	s := &container.Snapshot{At: m.now}
 	for _, rt := range m.runtimes {
 		if rt.up && (rt.known || m.chance(80)) {
-			rt.known = true
+			if !rt.known {
+				rt.known, rt.since = true, m.now
+			}
 			if !rt.slow {
 				m.hear(rt)
 			}
 		}
 		if rt.known {
-			s.Runtimes = append(s.Runtimes, container.RuntimeState{Name: rt.name, Socket: rt.socket, Answered: rt.up, Asked: rt.asked})
+			s.Runtimes = append(s.Runtimes, container.RuntimeState{Name: rt.name, Socket: rt.socket, Answered: rt.up, Since: rt.since, Asked: rt.asked})
 			s.Containers = append(s.Containers, rt.heard...)
 		}
 	}
@@ -470,8 +473,8 @@ func (m *model) judge(verdicts []reap.Verdict, allAnswer bool) {
 	}
 }
 
-// excused tells whether an orphan may stay unreported: protected, of a pod that lives, under a name that a listed
-// container bears again, or without any sign that it ever was a container's.
+// excused tells whether an orphan may stay unreported: protected, of a pod that lives, under a name of its owner's or
+// of somebody's of its pod that a listed container bears again, or without any sign that it ever was a container's.
 func (m *model) excused(t *thing, v reap.Verdict) bool {
 	for _, b := range m.boxes {
 		if b.pid != 0 && b.ns == t.owner.ns {
@@ -481,8 +484,13 @@ func (m *model) excused(t *thing, v reap.Verdict) bool {
 	if t.ns != nil && slices.ContainsFunc(t.ns.users, func(b *box) bool { return b.recorded || b.protect }) {
 		return true // of several in a pod, one may still want it
 	}
+	former := []*box{t.owner}
+	if t.ns != nil {
+		former = append(former, t.ns.users...)
+	}
 	again := slices.ContainsFunc(m.boxes, func(b *box) bool {
-		return b != t.owner && (b.recorded || b.pid != 0) && (b.id == t.owner.id || t.ns != nil && b.ns == t.ns)
+		sameName := slices.ContainsFunc(former, func(f *box) bool { return b != f && b.id == f.id })
+		return b != t.owner && (b.recorded || b.pid != 0) && (sameName || t.ns != nil && b.ns == t.ns)
 	})
 	return again || m.guarded[t.owner.id] && v.Why == reap.Protected || t.res.Weak && v.Why == reap.Unknown
 }
@@ -492,9 +500,18 @@ func (m *model) due(t *thing, v reap.Verdict, allAnswer bool) {
 	if !allAnswer {
 		return
 	}
-	if t.first.IsZero() {
+	watched := t.first
+	for _, rt := range m.runtimes {
+		if rt.since.After(watched) {
+			watched = rt.since
+		}
+	}
+	switch {
+	case t.first.IsZero():
 		t.first = m.now
 		m.Orphans++
+	case watched.After(t.first): // nobody knows what was there while a runtime was away
+		t.first, t.overdue = m.now, 0
 	}
 	if m.now.Sub(t.first) < Grace {
 		return
