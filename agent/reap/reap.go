@@ -37,10 +37,11 @@ const (
 	Mount      Kind = "mount"      // a container's root or part of it
 	Cgroup     Kind = "cgroup"     // in all hierarchies
 	State      Kind = "state"      // a runtime's directory about one container
+	Log        Kind = "log"        // what is kept of a container's log until every sink has it
 	Other      Kind = "other"
 )
 
-var order = []Kind{Process, Shim, Attachment, Link, NetNS, Mount, Cgroup, State}
+var order = []Kind{Process, Shim, Attachment, Link, NetNS, Mount, Cgroup, State, Log}
 
 func (k Kind) rank() int {
 	if i := slices.Index(order, k); i >= 0 {

@@ -83,6 +83,7 @@ type box struct {
 	started  time.Time
 	shim     bool
 	ns       *namespace
+	lived    []*namespace // all that it ever had
 	protect  bool
 }
 
@@ -189,7 +190,7 @@ func (m *model) start(b *box) {
 		}
 		m.add(b, b.ns, reap.Resource{Kind: reap.Attachment, ID: cni + "/eth0", Claim: reap.Claim{CNI: cni}})
 	}
-	b.ns.users = append(b.ns.users, b)
+	b.ns.users, b.lived = append(b.ns.users, b), append(b.lived, b.ns)
 	made := reap.Claim{Runtimes: []string{kindOf(b.rt)}, ID: b.id, Namespace: b.rt.namespace}
 	m.add(b, nil, reap.Resource{Kind: reap.State, ID: "/run/state/" + b.rt.namespace + "/" + string(b.id), Claim: made})
 	m.add(b, nil, reap.Resource{Kind: reap.Cgroup, ID: m.cgroup(b), Weak: true, Claim: reap.Claim{Cgroup: m.cgroup(b)}, Since: m.now})
@@ -476,13 +477,11 @@ func (m *model) judge(verdicts []reap.Verdict, allAnswer bool) {
 // excused tells whether an orphan may stay unreported: protected, of a pod that lives, under a name of its owner's or
 // of somebody's of its pod that a listed container bears again, or without any sign that it ever was a container's.
 func (m *model) excused(t *thing, v reap.Verdict) bool {
-	for _, b := range m.boxes {
-		if b.pid != 0 && b.ns == t.owner.ns {
-			return true // somebody of its pod lives on: all that is the pod's stays
-		}
+	if slices.ContainsFunc(m.kin(t.owner), func(b *box) bool { return b.pid != 0 }) {
+		return true // somebody of its pod lives on, or bears the name of one: all that is the pod's stays
 	}
-	if t.ns != nil && slices.ContainsFunc(t.ns.users, func(b *box) bool { return b.recorded || b.protect }) {
-		return true // of several in a pod, one may still want it
+	if t.ns != nil && slices.ContainsFunc(t.ns.users, func(b *box) bool { return b.recorded || b.pid != 0 || b.protect }) {
+		return true // of several in a pod, one may still want it; or lives on elsewhere, which no name tells
 	}
 	former := []*box{t.owner}
 	if t.ns != nil {
@@ -493,6 +492,30 @@ func (m *model) excused(t *thing, v reap.Verdict) bool {
 		return b != t.owner && (b.recorded || b.pid != 0) && (sameName || t.ns != nil && b.ns == t.ns)
 	})
 	return again || m.guarded[t.owner.id] && v.Why == reap.Protected || t.res.Weak && v.Why == reap.Unknown
+}
+
+// kin are the containers that ever shared a namespace or a name with b, or with one that did: by these the resources
+// of one are known to be another's too.
+func (m *model) kin(b *box) []*box {
+	kin := []*box{b}
+	for i := 0; i < len(kin); i++ {
+		add := func(o *box) {
+			if !slices.Contains(kin, o) {
+				kin = append(kin, o)
+			}
+		}
+		for _, ns := range kin[i].lived {
+			for _, o := range ns.users {
+				add(o)
+			}
+		}
+		for _, o := range m.boxes {
+			if o.id == kin[i].id {
+				add(o)
+			}
+		}
+	}
+	return kin
 }
 
 // due notes since when an orphan could be known and complains when it is reported too late.
