@@ -1,8 +1,8 @@
 // Package plugin turns one CNI call into one request to the daemon and prints the answer. It knows nothing of
 // networks: no netlink, no HTTP, so that it starts in about the time of an empty Go program.
 //
-// When the daemon is away, ADD and CHECK say "try again later" (code 11), and a DEL is written to a spool that the
-// daemon drains before it serves. The spool is all it owns; it lies beside the socket under /run and is void after a
+// When the daemon is away, STATUS says so (code 50), a DEL is written to a spool that the daemon drains before it
+// serves, and the others say "try again later" (code 11). The spool is all it owns; it lies beside the socket under /run and is void after a
 // reboot, like the attachments it speaks of.
 package plugin
 
@@ -42,6 +42,8 @@ func Run(c Call) int {
 	switch {
 	case err != nil && req.Command == "DEL":
 		err = spool(conf.Socket, req)
+	case err != nil && req.Command == "STATUS":
+		err = wire.Errorf(wire.CodeNotAvailable, "fairlead agent does not answer on "+conf.Socket, err)
 	case err != nil:
 		err = wire.Errorf(wire.CodeTryLater, "fairlead agent does not answer on "+conf.Socket, err)
 	case res.Error != nil:
@@ -71,9 +73,11 @@ func (c Call) version() int {
 
 // required names the variables that each command needs.
 var required = map[string][]string{
-	"ADD":   {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
-	"DEL":   {"CNI_CONTAINERID", "CNI_IFNAME"},
-	"CHECK": {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+	"ADD":    {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+	"DEL":    {"CNI_CONTAINERID", "CNI_IFNAME"},
+	"CHECK":  {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+	"STATUS": nil,
+	"GC":     nil,
 }
 
 func (c Call) request() (wire.Request, config, error) {
@@ -87,6 +91,9 @@ func (c Call) request() (wire.Request, config, error) {
 		Args:        c.Env("CNI_ARGS"),
 	}
 	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, wire.MaxMessage))
+	if err == nil && len(stdin) == wire.MaxMessage {
+		err = fmt.Errorf("it exceeds %d bytes", wire.MaxMessage-1)
+	}
 	if err != nil {
 		return req, conf, wire.Errorf(wire.CodeIO, "read network configuration from standard input", err)
 	}
@@ -96,7 +103,7 @@ func (c Call) request() (wire.Request, config, error) {
 	req.Config = stdin
 	needs, known := required[req.Command]
 	if !known {
-		return req, conf, &wire.Error{Code: wire.CodeInvalidEnv, Msg: fmt.Sprintf("CNI_COMMAND: expected ADD, DEL, CHECK or VERSION, found %q", req.Command)}
+		return req, conf, &wire.Error{Code: wire.CodeInvalidEnv, Msg: fmt.Sprintf("CNI_COMMAND: expected ADD, DEL, CHECK, STATUS, GC or VERSION, found %q", req.Command)}
 	}
 	for _, name := range needs {
 		if c.Env(name) == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 		return plan.Attachment{}, &InvalidRequestError{fmt.Sprintf("network namespace %s is the agent's own, not a container's", r.NS.Path)}
 	}
 	if a, ok := s.table.get(r.Key); ok {
-		if a.NSID == nsid && a.Network == r.Network && (!r.Addr.IsValid() || r.Addr == a.Addr) {
+		if a.NSID == nsid && r.asks(a) {
 			return a, s.renamed(&a, r.NS.Path)
 		}
 		if err := s.end(ctx, a, "attached anew"); err != nil { // the container was started again without a DEL
@@ -38,22 +39,24 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 		}
 	}
 	// A default route that is there is somebody else's, of a plugin before us: it stays.
-	taken, err := s.kernel.HasDefaultRoute(r.NS)
+	taken4, taken6, err := s.kernel.DefaultRoutes(r.NS)
 	if err != nil {
 		return plan.Attachment{}, err
 	}
-	addr, err := s.table.take(r.Network, r.Key, r.Addr)
+	a, err := s.take(ctx, plan.Attachment{
+		Key: r.Key, Runtime: r.Runtime, Network: r.Network, Addr: r.Addr, Addr6: r.Addr6, MAC: r.MAC, Ports: r.Ports,
+		Node: network.Node, Node6: network.Node6, MTU: network.MTU,
+		Default: !taken4, Default6: !taken6 && network.CIDR6.IsValid(), Reach: network.CIDR, Reach6: network.CIDR6,
+		NetNS: r.NS.Path, NSID: nsid,
+	})
 	if err != nil {
 		return plan.Attachment{}, err
-	}
-	a := plan.Attachment{
-		Key: r.Key, Network: r.Network, Addr: addr, Node: network.Node, MTU: network.MTU,
-		Default: !taken, Reach: network.CIDR, NetNS: r.NS.Path, NSID: nsid,
 	}
 	touched, err := s.make(ctx, a, r.NS)
 	switch {
 	case err != nil && !touched:
-		s.table.free(a)
+		s.table.freePorts(a)
+		s.table.freeAddrs(a)
 		return plan.Attachment{}, err
 	case err != nil:
 		// Undone even when the caller has gone away.
@@ -62,6 +65,48 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 	s.o.attached.Inc()
 	s.o.deps.Log.Info("container attached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName)
 	return a, nil
+}
+
+// asks tells whether a is what r asks for, apart from the namespace.
+func (r Request) asks(a plan.Attachment) bool {
+	return r.Network == a.Network && (!r.Addr.IsValid() || r.Addr == a.Addr) && (!r.Addr6.IsValid() || r.Addr6 == a.Addr6) &&
+		r.MAC == a.MAC && slices.Equal(r.Ports, a.Ports)
+}
+
+// take reserves what an attachment needs. What was just detached is free only once its batch has gone: who asks for
+// that, or for the same key, waits for it.
+func (s *session) take(ctx context.Context, a plan.Attachment) (plan.Attachment, error) {
+	leaving := s.leaving.all()
+	if slices.ContainsFunc(leaving, func(l plan.Attachment) bool { return l.Key == a.Key }) {
+		if err := s.flushRetired(ctx); err != nil {
+			return a, err
+		}
+	}
+	if err := s.portsFree(a); err != nil {
+		return a, err
+	}
+	got, err := s.table.take(a)
+	if err != nil && len(leaving) > 0 {
+		if err := s.flushRetired(ctx); err != nil {
+			return a, err
+		}
+		return s.table.take(a)
+	}
+	return got, err
+}
+
+// portsFree asks the kernel whether a process of the host has one of a's ports.
+func (s *session) portsFree(a plan.Attachment) error {
+	for _, p := range a.Ports {
+		holder, err := s.kernel.PortHolder(p)
+		if err != nil {
+			return err
+		}
+		if holder != "" {
+			return &PortInUseError{p, holder}
+		}
+	}
+	return nil
 }
 
 // make journals and applies one attachment. It tells whether the kernel was touched.
@@ -122,10 +167,11 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 		s.table.put(a)
 		return err
 	}
-	if err := errors.Join(unwritten, s.journal.Append(goneRecord(a.Key))); err != nil {
-		s.o.deps.Log.Error("detach could not be journalled; the next start learns it from the kernel", "container", a.Owner, "err", err)
+	if unwritten != nil {
+		s.o.deps.Log.Error("detach could not be journalled; the next start learns it from the kernel", "container", a.Owner, "err", unwritten)
 	}
-	s.table.free(a)
+	s.table.freePorts(a)
+	s.leaving.add(a)
 	s.changed()
 	poke(s.retired)
 	if why != undone {
@@ -159,7 +205,7 @@ func boardEntry(a plan.Attachment, index int) container.Attachment {
 		Owner: a.Owner, Network: a.Network, IfName: a.IfName, Path: a.NetNS,
 		Link: container.Link{Index: index, Name: a.Link()},
 	}
-	out.Addrs = append(out.Addrs, a.Addr)
+	out.Addrs = append(out.Addrs, a.Addrs()...)
 	dev, ino, _ := strings.Cut(a.NSID, ":")
 	d, err1 := strconv.ParseUint(dev, 10, 64)
 	i, err2 := strconv.ParseUint(ino, 10, 64)

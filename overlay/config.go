@@ -29,22 +29,25 @@ type Peer struct {
 
 // Network is one overlay network.
 type Network struct {
-	Name string       `yaml:"name" doc:"1 to 32 of a-z, 0-9 and -"`
-	CIDR netip.Prefix `yaml:"cidr" doc:"addresses of the whole network, all hosts together"`
-	VNI  uint32       `yaml:"vni" doc:"VXLAN network identifier, 1 to 16777215"`
-	MTU  int          `yaml:"mtu" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
-	Path string       `yaml:"path" doc:"how packets reach a peer: auto or vxlan; auto is vxlan in this version"`
+	Name  string       `yaml:"name" json:"name" doc:"1 to 32 of a-z, 0-9 and -"`
+	CIDR  netip.Prefix `yaml:"cidr" json:"cidr" doc:"IPv4 addresses of the whole network, all hosts together"`
+	CIDR6 netip.Prefix `yaml:"cidr6" json:"cidr6,omitzero" doc:"IPv6 addresses of the whole network, such as fd42::/48; nothing: IPv4 only"`
+	VNI   uint32       `yaml:"vni" json:"vni" doc:"VXLAN network identifier, 1 to 16777215"`
+	MTU   int          `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
+	Path  string       `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: auto or vxlan; auto is vxlan in this version"`
+	Allow []string     `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
+	Host  string       `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
 }
 
 // SetDefaults gives a listed network what it does not say.
-func (n *Network) SetDefaults() { n.Path = "auto" }
+func (n *Network) SetDefaults() { n.Path, n.Host = "auto", "deny" }
 
 // DefaultConfig is one network on a single host.
 func DefaultConfig() Config {
 	return Config{
 		Store:    "local",
 		Port:     4789,
-		Networks: []Network{{Name: "fairlead", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "auto"}},
+		Networks: []Network{{Name: "fairlead", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "auto", Host: "deny"}},
 	}
 }
 
@@ -68,13 +71,17 @@ func (c Config) Validate() error {
 	if c.Port == 0 {
 		problem("port", "0 is not between 1 and 65535")
 	}
-	if len(c.Networks) > 1 {
-		problem("networks", "%d networks are listed; this version serves one", len(c.Networks))
-	}
 	for i, n := range c.Networks {
-		n.validate(func(key, format string, args ...any) {
+		at := func(key, format string, args ...any) {
 			problem(fmt.Sprintf("networks[%d].%s", i, key), format, args...)
-		})
+		}
+		n.validate(at)
+		n.validateBeside(c.Networks[:i], at)
+		for _, name := range n.Allow {
+			if !slices.ContainsFunc(c.Networks, func(m Network) bool { return m.Name == name && name != n.Name }) {
+				at("allow", "there is no other network %q", name)
+			}
+		}
 	}
 	c.validatePeers(problem)
 	return errors.Join(problems...)
@@ -84,15 +91,10 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	if !networkName.MatchString(n.Name) {
 		problem("name", "expected 1 to 32 of a-z, 0-9 and -, found %q", n.Name)
 	}
-	switch {
-	case !n.CIDR.IsValid():
-		problem("cidr", "expected an IPv4 prefix such as 10.42.0.0/16")
-	case !n.CIDR.Addr().Is4():
-		problem("cidr", "%s is not IPv4; this version serves IPv4 only", n.CIDR)
-	case n.CIDR != n.CIDR.Masked():
-		problem("cidr", "%s has bits set behind its length; did you mean %s?", n.CIDR, n.CIDR.Masked())
-	case n.CIDR.Bits() > 29 || n.CIDR.Bits() < 8:
-		problem("cidr", "length /%d is not between /8 and /29", n.CIDR.Bits())
+	checkCIDR(n.CIDR, "an IPv4 prefix such as 10.42.0.0/16", 8, 29, n.CIDR.Addr().Is4(), func(format string, args ...any) { problem("cidr", format, args...) })
+	if n.CIDR6.IsValid() {
+		six := n.CIDR6.Addr().Is6() && !n.CIDR6.Addr().Is4In6()
+		checkCIDR(n.CIDR6, "an IPv6 prefix such as fd42::/48", 16, 125, six, func(format string, args ...any) { problem("cidr6", format, args...) })
 	}
 	if n.VNI == 0 || n.VNI > 1<<24-1 {
 		problem("vni", "%d is not between 1 and 16777215", n.VNI)
@@ -103,6 +105,49 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	if !slices.Contains([]string{"", "auto", "vxlan"}, n.Path) {
 		problem("path", "expected auto or vxlan, found %q", n.Path)
 	}
+	if !slices.Contains([]string{"", "deny", "allow"}, n.Host) {
+		problem("host", "expected deny or allow, found %q", n.Host)
+	}
+}
+
+// checkCIDR tells what is wrong with a prefix: one thing at a time.
+func checkCIDR(p netip.Prefix, expected string, shortest, longest int, family bool, problem func(format string, args ...any)) {
+	switch {
+	case !p.IsValid():
+		problem("expected %s", expected)
+	case !family:
+		problem("expected %s, found %s", expected, p)
+	case p != p.Masked():
+		problem("%s has bits set behind its length; did you mean %s?", p, p.Masked())
+	case p.Bits() > longest || p.Bits() < shortest:
+		problem("length /%d is not between /%d and /%d", p.Bits(), shortest, longest)
+	}
+}
+
+// validateBeside names what n would take from others.
+func (n Network) validateBeside(others []Network, problem func(key, format string, args ...any)) {
+	for _, o := range others {
+		if o.Name == n.Name {
+			problem("name", "there is a network %q already", n.Name)
+		}
+		if o.VNI == n.VNI {
+			problem("vni", "%d is network %s's", n.VNI, o.Name)
+		}
+		if o.CIDR.IsValid() && n.CIDR.IsValid() && o.CIDR.Overlaps(n.CIDR) {
+			problem("cidr", "%s overlaps %s of network %s", n.CIDR, o.CIDR, o.Name)
+		}
+		if o.CIDR6.IsValid() && n.CIDR6.IsValid() && o.CIDR6.Overlaps(n.CIDR6) {
+			problem("cidr6", "%s overlaps %s of network %s", n.CIDR6, o.CIDR6, o.Name)
+		}
+	}
+}
+
+// cidrs gives the prefixes that n has.
+func (n Network) cidrs() []netip.Prefix {
+	if n.CIDR6.IsValid() {
+		return []netip.Prefix{n.CIDR, n.CIDR6}
+	}
+	return []netip.Prefix{n.CIDR}
 }
 
 func (c Config) validatePeers(problem func(key, format string, args ...any)) {
@@ -131,12 +176,10 @@ func (c Config) validatePeers(problem func(key, format string, args ...any)) {
 			switch {
 			case b != b.Masked():
 				problem(key, "%s has bits set behind its length; did you mean %s?", b, b.Masked())
-			case b.Bits() > 30:
-				problem(key, "%s has no address for a container; expected /30 or larger", b)
-			case !slices.ContainsFunc(c.Networks, func(n Network) bool {
-				return n.CIDR.IsValid() && n.CIDR.Overlaps(b) && n.CIDR.Bits() <= b.Bits()
-			}):
-				problem(key, "%s is in no network's cidr", b)
+			case b.Bits() > b.Addr().BitLen()-2:
+				problem(key, "%s has no address for a container; expected /%d or larger", b, b.Addr().BitLen()-2)
+			case !slices.ContainsFunc(c.Networks, func(n Network) bool { return len(within(n.cidrs(), []netip.Prefix{b})) > 0 }):
+				problem(key, "%s is in no network's cidr or cidr6", b)
 			}
 			for _, h := range blocks {
 				if h.block.Overlaps(b) {
@@ -152,11 +195,7 @@ func (c Config) newStore(node string) (store.Store, error) {
 	if c.Store == "static" {
 		return store.NewStatic(node, nodes(c.Peers))
 	}
-	var cidrs []netip.Prefix
-	for _, n := range c.Networks {
-		cidrs = append(cidrs, n.CIDR)
-	}
-	return store.Local(node, cidrs...), nil
+	return store.Local(node), nil
 }
 
 func nodes(peers []Peer) []store.Node {
@@ -170,23 +209,29 @@ func nodes(peers []Peer) []store.Node {
 // vxlanOverhead is what VXLAN over IPv4 adds to a packet: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348).
 const vxlanOverhead = 50
 
-// networks gives what this host's part in each network is, in a cluster over an underlay with the given MTU.
-func (c Config) networks(cl store.Cluster, self plan.VTEP, underlayMTU int) []plan.Network {
+// networks gives what this host's part in each of list is, in a cluster over an underlay with the given MTU.
+func (c Config) networks(list []Network, cl store.Cluster, self plan.VTEP, underlayMTU int) []plan.Network {
 	var out []plan.Network
-	for _, n := range c.Networks {
-		w := plan.Network{Name: n.Name, CIDR: n.CIDR, VNI: n.VNI, Port: c.Port, MTU: n.MTU, Blocks: within(n.CIDR, cl.Self.Blocks)}
+	for _, n := range list {
+		w := plan.Network{
+			Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, Port: c.Port, MTU: n.MTU, Allow: n.Allow, Open: n.Host == "allow",
+			Blocks: within(n.cidrs(), cl.Self.Blocks),
+		}
+		if cl.Alone {
+			w.Blocks = n.cidrs()
+		}
 		if w.MTU == 0 {
 			w.MTU = underlayMTU
 		}
 		if len(cl.Peers) > 0 && len(w.Blocks) > 0 {
-			w.Node = ipam.Node(w.Blocks[0])
+			w.Node, w.Node6 = nodeOf(w.Blocks)
 			w.Underlay = plan.VTEP{Addr: self.Addr, MAC: plan.VTEPMAC(cl.Self.Name, n.VNI)}
 			if n.MTU == 0 {
 				w.MTU = underlayMTU - vxlanOverhead
 			}
 			for _, p := range cl.Peers {
 				w.Peers = append(w.Peers, plan.Peer{
-					Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.CIDR, p.Blocks),
+					Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks),
 				})
 			}
 		}
@@ -195,10 +240,23 @@ func (c Config) networks(cl store.Cluster, self plan.VTEP, underlayMTU int) []pl
 	return out
 }
 
-func within(cidr netip.Prefix, blocks []netip.Prefix) []netip.Prefix {
+// nodeOf gives the host's own addresses: of its first block of each family.
+func nodeOf(blocks []netip.Prefix) (four, six netip.Addr) {
+	for _, b := range slices.Backward(blocks) {
+		if b.Addr().Is4() {
+			four = ipam.Node(b)
+		} else {
+			six = ipam.Node(b)
+		}
+	}
+	return four, six
+}
+
+// within gives those of blocks that are part of one of cidrs.
+func within(cidrs, blocks []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, b := range blocks {
-		if cidr.Contains(b.Addr()) && cidr.Bits() <= b.Bits() {
+		if slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return c.IsValid() && c.Contains(b.Addr()) && c.Bits() <= b.Bits() }) {
 			out = append(out, b)
 		}
 	}

@@ -37,6 +37,10 @@ type Deps struct {
 	Board interface {
 		Publish([]container.Attachment)
 	}
+	// Containers tells GC what runtimes list; nil: nothing.
+	Containers interface {
+		Snapshot() *container.Snapshot
+	}
 	// NodeName is this host's identity; NodeAddr its address on the underlay, or invalid for that of the default route.
 	NodeName string
 	NodeAddr netip.Addr
@@ -54,6 +58,7 @@ type Overlay struct {
 	fault   error         // why the last session did not come up or ended
 
 	attached, detached, repaired *stat.Counter
+	spared                       *stat.Counter
 	attachments, free            *stat.Gauge
 }
 
@@ -67,6 +72,7 @@ func New(cfg Config, deps Deps) (*Overlay, error) {
 	o.attached = deps.Stats.Counter("fairlead_overlay_attachments_made_total", "Attachments made since the agent started.")
 	o.detached = deps.Stats.Counter("fairlead_overlay_attachments_ended_total", "Attachments ended since the agent started, by DEL or because their namespace went.")
 	o.repaired = deps.Stats.Counter("fairlead_overlay_repair_steps_total", "Kernel objects that were missing or changed and were put right after the start.")
+	o.spared = deps.Stats.Counter("fairlead_overlay_gc_kept_total", "Attachments that CNI GC did not name as valid and that were kept because they are in use.")
 	o.attachments = deps.Stats.Gauge("fairlead_overlay_attachments", "Attachments that there are now.")
 	o.free = deps.Stats.Gauge("fairlead_overlay_addresses_free", "Addresses of this host's blocks that no container has.")
 	return o, nil
@@ -148,6 +154,10 @@ type Request struct {
 	Network string
 	NS      plan.Namespace // open as long as the call lasts
 	Addr    netip.Addr     // a fixed address, or invalid for any
+	Addr6   netip.Addr     // the same for IPv6
+	MAC     plan.MAC       // of the container's end; zero: derived from the address
+	Ports   []plan.Port    // of the host, that lead to the container
+	Runtime string         // whose container it is: the key "owner" of the CNI configuration; may be empty
 }
 
 // InvalidRequestError is a request that could never be served.
@@ -158,17 +168,20 @@ func (e *InvalidRequestError) Error() string { return e.Reason }
 var (
 	// ownerForm is the CNI spec's form of a container id; its length leaves room in a link's alias, of which the
 	// kernel keeps 255 bytes (IFALIASZ).
-	ownerForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,159}$`)
+	ownerForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,119}$`)
 	// ifNameForm is what the kernel takes for a device (dev_valid_name), and a little less.
 	ifNameForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
 )
 
 func (r Request) validate() error {
 	if !ownerForm.MatchString(r.Owner) {
-		return &InvalidRequestError{fmt.Sprintf("container id: expected 1 to 160 letters, digits, '_', '.' and '-', beginning with a letter or digit, found %q", r.Owner)}
+		return &InvalidRequestError{fmt.Sprintf("container id: expected 1 to 120 letters, digits, '_', '.' and '-', beginning with a letter or digit, found %q", r.Owner)}
 	}
 	if !ifNameForm.MatchString(r.IfName) {
 		return &InvalidRequestError{fmt.Sprintf("interface name: expected 1 to 15 letters, digits, '_', '.' and '-', found %q", r.IfName)}
+	}
+	if r.MAC[0]&1 != 0 {
+		return &InvalidRequestError{fmt.Sprintf("mac: expected that of one station, found %s, which is a group's (its first byte is odd)", r.MAC)}
 	}
 	return nil
 }
@@ -213,26 +226,6 @@ func (o *Overlay) Detach(ctx context.Context, key plan.Key, nsid string) error {
 		return fmt.Errorf("detach %s: %w", key, err)
 	}
 	return nil
-}
-
-// ErrNotAttached is returned by Check for a container that has no attachment.
-var ErrNotAttached = errors.New("not attached")
-
-// Check compares an attachment with what the kernel has and names each difference. No differences and nil is well.
-func (o *Overlay) Check(ctx context.Context, key plan.Key, ns plan.Namespace) (plan.Attachment, []string, error) {
-	s, err := o.current(ctx)
-	if err != nil {
-		return plan.Attachment{}, nil, err
-	}
-	a, ok := s.table.get(key)
-	if !ok {
-		return a, nil, fmt.Errorf("check %s: %w", key, ErrNotAttached)
-	}
-	i, err := s.kernel.Inspect(ctx, a, ns)
-	if err != nil {
-		return a, nil, fmt.Errorf("check %s: %w", key, err)
-	}
-	return a, plan.Differences(a, i), nil
 }
 
 // SetPeers replaces the static list of hosts while the overlay runs. It fails for another store, and when this host's

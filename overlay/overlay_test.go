@@ -108,7 +108,6 @@ func TestValidateNamesEveryProblemWithItsKey(t *testing.T) {
 	}
 	want := `overlay.store: expected local or static, found "consul"
 overlay.port: 0 is not between 1 and 65535
-overlay.networks: 2 networks are listed; this version serves one
 overlay.networks[0].name: expected 1 to 32 of a-z, 0-9 and -, found "Blue!"
 overlay.networks[0].vni: 16777216 is not between 1 and 16777215
 overlay.networks[0].mtu: 9 is not 0 or between 576 and 65535
@@ -119,7 +118,7 @@ overlay.networks[1].vni: 0 is not between 1 and 16777215
 overlay.peers[1].name: "web1" is peers[0] already
 overlay.peers[1].address: 192.0.2.11 is the address of peers[0] already
 overlay.peers[1].blocks[0]: 10.42.1.128/25 overlaps 10.42.1.0/24 of web1
-overlay.peers[1].blocks[1]: 10.9.0.0/24 is in no network's cidr
+overlay.peers[1].blocks[1]: 10.9.0.0/24 is in no network's cidr or cidr6
 overlay.peers[1].blocks[2]: 10.42.3.7/24 has bits set behind its length; did you mean 10.42.3.0/24?
 overlay.peers[2].name: expected the peer's node.name
 overlay.peers[2].address: expected an IPv4 address of the peer on the underlay`
@@ -140,11 +139,11 @@ func TestAHostWithoutABlockOfANetworkTakesNoPartInItsTunnels(t *testing.T) {
 	c := Config{Port: 4789, Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}}
 	peer := store.Node{Name: "web2", Addr: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}}
 	self := plan.VTEP{Addr: netip.MustParseAddr("192.0.2.11")}
-	with := c.networks(store.Cluster{Self: store.Node{Name: "web1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}}, Peers: []store.Node{peer}}, self, 1500)
+	with := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}}, Peers: []store.Node{peer}}, self, 1500)
 	if n := with[0]; n.MTU != 1450 || n.Node.String() != "10.42.1.1" || len(n.Peers) != 1 || n.Peers[0].VTEP.MAC != plan.VTEPMAC("web2", 42) {
 		t.Fatalf("got %+v", n)
 	}
-	without := c.networks(store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, 1500)
+	without := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, 1500)
 	if n := without[0]; n.Underlay.Addr.IsValid() || len(n.Peers) != 0 || n.MTU != 1500 {
 		t.Fatalf("got %+v", n)
 	}

@@ -17,15 +17,9 @@ func (o *Overlay) Owned(ctx context.Context) ([]reap.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := o.deps.Root.Processes()
+	inside, err := o.deps.Root.ByNetNS()
 	if err != nil {
 		return nil, err
-	}
-	inside := map[host.NetNS][]int{}
-	for _, p := range all {
-		if ns, err := o.deps.Root.NetNS(p.PID); err == nil {
-			inside[ns] = append(inside[ns], p.PID)
-		}
 	}
 	var out []reap.Resource
 	for _, a := range s.table.all() {

@@ -32,9 +32,9 @@ func recovered(journal map[plan.Key]remembered, have plan.Observed, networks []p
 		m := journal[key]
 		seen, ok := complete[key.Link()]
 		delete(complete, key.Link())
-		if ok && !m.leaving && seen.Addr == m.Addr && seen.Network == m.Network {
+		if ok && !m.leaving && seen.Addr == m.Addr && seen.Addr6 == m.Addr6 && seen.Network == m.Network {
 			if i := networkIndex(networks, m.Network); i >= 0 {
-				m.Node = networks[i].Node // the configuration may have changed meanwhile
+				m.Node, m.Node6 = networks[i].Node, networks[i].Node6 // the configuration may have changed meanwhile
 			}
 			r.keep = append(r.keep, m.Attachment)
 		} else {
@@ -47,10 +47,28 @@ func recovered(journal map[plan.Key]remembered, have plan.Observed, networks []p
 		if i < 0 {
 			continue // of a network that is no longer configured: plan.Steps removes the link
 		}
-		a.Node, a.Reach, a.Default = networks[i].Node, networks[i].CIDR, isFirst(a.Key, r.keep)
+		n := networks[i]
+		a.Node, a.Node6, a.Reach, a.Reach6 = n.Node, n.Node6, n.CIDR, n.CIDR6
+		a.Default = isFirst(a.Key, r.keep)
+		a.Default6 = a.Default && a.Addr6.IsValid()
+		a = withElements(a, have.Table)
 		r.keep, r.adopted = append(r.keep, a), append(r.adopted, a)
 	}
 	return r
+}
+
+// withElements gives an adopted attachment the ports and the MAC that the table has for it.
+func withElements(a plan.Attachment, t *plan.Table) plan.Attachment {
+	if t == nil {
+		return a
+	}
+	a.Ports = plan.Adopted(a, t.Forwards)
+	for _, l := range t.Links {
+		if l.Dev == a.Link() && l.MAC != a.ContainerMAC() {
+			a.MAC = l.MAC
+		}
+	}
+	return a
 }
 
 func networkIndex(networks []plan.Network, name string) int {

@@ -40,9 +40,12 @@ type session struct {
 	journal *state.Journal
 	table   *table
 
-	mu       sync.Mutex // guards networks and cluster
-	networks []plan.Network
-	ownNS    string // NamespaceID of the agent's own namespace
+	mu       sync.Mutex        // guards what follows
+	listed   []Network         // the configuration's, and made
+	made     []Network         // by command
+	faults   map[string]string // networks that are not served, and why
+	networks []plan.Network    // this host's part in those that are
+	ownNS    string            // NamespaceID of the agent's own namespace
 	cluster  store.Cluster
 	underlay kernel.Underlay
 
@@ -50,6 +53,7 @@ type session struct {
 	// with the table and must not see an attachment half made.
 	changing sync.RWMutex
 	keys     keyLocks
+	leaving  leaving
 
 	foreign bool // the journal holds records that we do not know
 	// newCluster tells the next repair that a difference is the store's doing and not somebody's damage.
@@ -61,7 +65,7 @@ type session struct {
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
-	s := &session{o: o, retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1)}
+	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1)}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}
@@ -79,6 +83,16 @@ func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 	}
 	var remembered map[plan.Key]remembered
 	if remembered, err = s.openJournal(boot); err != nil {
+		return nil, err
+	}
+	if err := s.loadNetworks(); err != nil {
+		return nil, err
+	}
+	inUse := map[string]bool{}
+	for _, r := range remembered {
+		inUse[r.Network] = true
+	}
+	if err := s.findFaults(func(network string) bool { return inUse[network] }); err != nil {
 		return nil, err
 	}
 	if err := s.firstCluster(ctx); err != nil {
@@ -149,7 +163,8 @@ func (s *session) setCluster(c store.Cluster) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cluster, s.underlay = c, underlay
-	s.networks = s.o.cfg.networks(c, plan.VTEP{Addr: underlay.Addr}, underlay.MTU)
+	s.networks = s.o.cfg.networks(s.served(), c, plan.VTEP{Addr: underlay.Addr}, underlay.MTU)
+	s.table.serve(s.networks)
 	return nil
 }
 
@@ -175,6 +190,9 @@ func (s *session) network(name string) (plan.Network, error) {
 	if i := networkIndex(s.networks, name); i >= 0 {
 		return s.networks[i], nil
 	}
+	if fault := s.faults[name]; fault != "" {
+		return plan.Network{}, fmt.Errorf("network %s is not served: %s", name, fault)
+	}
 	unknown := &UnknownNetworkError{Name: name}
 	for _, n := range s.networks {
 		unknown.Known = append(unknown.Known, n.Name)
@@ -190,9 +208,8 @@ func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) 
 		return fmt.Errorf("observe: %w", err)
 	}
 	r := recovered(journal, have, s.networks)
-	s.table = newTable(s.networks)
 	for _, a := range r.keep {
-		if _, err := s.table.take(a.Network, a.Key, a.Addr); err != nil {
+		if _, err := s.table.take(a); err != nil {
 			log.Warn("kept an attachment whose address is not of this host's blocks", "container", a.Owner, "addr", a.Addr, "network", a.Network, "err", err)
 		}
 		s.table.put(a)
@@ -210,6 +227,7 @@ func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) 
 	if err := s.kernel.Apply(ctx, steps); err != nil {
 		return err
 	}
+	s.forgetFlows(ctx, r.end)
 	for _, a := range r.end {
 		if err := s.journal.Append(goneRecord(a.Key)); err != nil {
 			return err
@@ -301,7 +319,9 @@ func (s *session) concerns(c kernel.Change) bool {
 func (s *session) isPeer(addr netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.cluster.Peers, func(n store.Node) bool { return n.Addr == addr })
+	return slices.ContainsFunc(s.networks, func(n plan.Network) bool {
+		return slices.ContainsFunc(n.Peers, func(p plan.Peer) bool { return p.VTEP.Addr == addr || p.VTEP.MAC.LinkLocal() == addr })
+	})
 }
 
 func (s *session) endVanished(ctx context.Context, name string) {
@@ -319,31 +339,15 @@ func (s *session) endVanished(ctx context.Context, name string) {
 	}
 }
 
-// deleteRetired removes detached links in batches.
-func (s *session) deleteRetired(ctx context.Context) error {
-	for wait(ctx, s.retired) {
-		gather := time.NewTimer(gatherRetired)
-		select {
-		case <-gather.C:
-		case <-ctx.Done():
-		}
-		gather.Stop()
-		// Not cut short by ctx: what was detached goes, also at the end.
-		if err := s.kernel.Apply(context.WithoutCancel(ctx), []plan.Step{plan.DeleteRetired{}}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // publish tells the board and the gauges, off the attach path.
 func (s *session) publish(ctx context.Context) error {
-	known := map[plan.Attachment]int{} // link indexes: asked for once, or each ADD would cost as many questions as there are containers
+	known := map[string]int{} // link indexes: asked for once, or each ADD would cost as many questions as there are containers
 	for wait(ctx, s.published) {
 		var out []container.Attachment
-		indexes := map[plan.Attachment]int{}
+		indexes := map[string]int{}
 		for _, a := range s.table.all() {
-			index, ok := known[a]
+			made := a.NSID + " " + a.Link() // a link of that name for another namespace is another one
+			index, ok := known[made]
 			if !ok {
 				var err error
 				if index, ok, err = s.kernel.LinkIndex(a.Link()); err != nil {
@@ -351,7 +355,7 @@ func (s *session) publish(ctx context.Context) error {
 				}
 			}
 			if ok {
-				indexes[a] = index
+				indexes[made] = index
 				out = append(out, boardEntry(a, index))
 			}
 		}
@@ -389,6 +393,11 @@ func (s *session) keepRight(ctx context.Context) error {
 func (s *session) putRight(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	return s.putRightLocked(ctx)
+}
+
+// putRightLocked is called with changing held.
+func (s *session) putRightLocked(ctx context.Context) error {
 	have, err := s.kernel.Observe(ctx)
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
@@ -442,6 +451,9 @@ func (s *session) compact() error {
 	var records []any
 	for _, a := range s.table.all() {
 		records = append(records, attachRecord(a))
+	}
+	for _, a := range s.leaving.all() {
+		records = append(records, attachRecord(a), detachRecord(a.Key))
 	}
 	return s.journal.Compact(records...)
 }

@@ -1,11 +1,15 @@
 package overlay
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+)
 
 // NetworkStatus is one network as `fairlead net ls` shows it.
 type NetworkStatus struct {
 	Name        string         `json:"name"`
 	CIDR        netip.Prefix   `json:"cidr"`
+	CIDR6       netip.Prefix   `json:"cidr6,omitzero"`
 	VNI         uint32         `json:"vni"`
 	MTU         int            `json:"mtu"`
 	Device      string         `json:"device,omitempty"`
@@ -14,6 +18,9 @@ type NetworkStatus struct {
 	Attachments int            `json:"attachments"`
 	Free        int            `json:"free"`
 	Peers       []PeerStatus   `json:"peers"`
+	Allow       []string       `json:"allow,omitempty"`
+	Host        string         `json:"host"`
+	Fault       string         `json:"fault,omitempty"` // why it is not served
 }
 
 // PeerStatus is one other host.
@@ -33,7 +40,8 @@ func (o *Overlay) Networks() []NetworkStatus {
 		return nil
 	}
 	s.mu.Lock()
-	networks := s.networks
+	networks, listed := s.networks, s.listed
+	faults := maps.Clone(s.faults)
 	s.mu.Unlock()
 	count := map[string]int{}
 	for _, a := range s.table.all() {
@@ -42,8 +50,11 @@ func (o *Overlay) Networks() []NetworkStatus {
 	var out []NetworkStatus
 	for _, n := range networks {
 		st := NetworkStatus{
-			Name: n.Name, CIDR: n.CIDR, VNI: n.VNI, MTU: n.MTU, Node: n.Node, Blocks: n.Blocks,
+			Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, MTU: n.MTU, Node: n.Node, Blocks: n.Blocks, Allow: n.Allow, Host: "deny",
 			Attachments: count[n.Name], Free: s.table.freeOf(n.Name), Peers: []PeerStatus{},
+		}
+		if n.Open {
+			st.Host = "allow"
 		}
 		if n.Underlay.Addr.IsValid() {
 			st.Device = n.Device()
@@ -52,6 +63,11 @@ func (o *Overlay) Networks() []NetworkStatus {
 			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: "vxlan"})
 		}
 		out = append(out, st)
+	}
+	for _, n := range listed {
+		if fault := faults[n.Name]; fault != "" {
+			out = append(out, NetworkStatus{Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, Host: n.Host, Fault: fault, Blocks: []netip.Prefix{}, Peers: []PeerStatus{}})
+		}
 	}
 	return out
 }

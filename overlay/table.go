@@ -17,15 +17,56 @@ type table struct {
 	byKey  map[plan.Key]plan.Attachment
 	byLink map[string]plan.Key
 	byAddr map[netip.Addr]plan.Key
-	pools  map[string]*ipam.Pool // by network
+	byPort map[uint16][]portHolder // by port of the host
+	pools  map[string]pools        // by network
 }
 
-func newTable(networks []plan.Network) *table {
-	t := &table{byKey: map[plan.Key]plan.Attachment{}, byLink: map[string]plan.Key{}, byAddr: map[netip.Addr]plan.Key{}, pools: map[string]*ipam.Pool{}}
-	for _, n := range networks {
-		t.pools[n.Name] = ipam.New(n.Blocks...)
+// portHolder has a port of the host.
+type portHolder struct {
+	plan.Port
+	key plan.Key
+}
+
+// pools are the addresses of one network on this host; six is nil when it has no IPv6.
+type pools struct{ four, six *ipam.Pool }
+
+func newPools(n plan.Network) pools {
+	var blocks4, blocks6 []netip.Prefix
+	for _, b := range n.Blocks {
+		if b.Addr().Is4() {
+			blocks4 = append(blocks4, b)
+		} else {
+			blocks6 = append(blocks6, b)
+		}
 	}
-	return t
+	p := pools{four: ipam.New(blocks4...)}
+	if n.CIDR6.IsValid() {
+		p.six = ipam.New(blocks6...)
+	}
+	return p
+}
+
+func newTable() *table {
+	return &table{
+		byKey: map[plan.Key]plan.Attachment{}, byLink: map[string]plan.Key{}, byAddr: map[netip.Addr]plan.Key{},
+		byPort: map[uint16][]portHolder{}, pools: map[string]pools{},
+	}
+}
+
+// serve makes the pools of networks that have none yet and forgets those of networks that are no longer there.
+func (t *table) serve(networks []plan.Network) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name := range t.pools {
+		if networkIndex(networks, name) < 0 {
+			delete(t.pools, name)
+		}
+	}
+	for _, n := range networks {
+		if _, ok := t.pools[n.Name]; !ok {
+			t.pools[n.Name] = newPools(n)
+		}
+	}
 }
 
 func (t *table) get(key plan.Key) (plan.Attachment, bool) {
@@ -63,52 +104,124 @@ func (t *table) all() []plan.Attachment {
 	return out
 }
 
-// take gives key an address of network, the fixed one when it is valid.
-func (t *table) take(network string, key plan.Key, fixed netip.Addr) (netip.Addr, error) {
+// take gives the key of a the addresses of its network, the fixed ones where they are valid, and its ports of the host.
+// It fails with nothing taken.
+func (t *table) take(a plan.Attachment) (plan.Attachment, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pool := t.pools[network]
-	if pool == nil {
-		return netip.Addr{}, fmt.Errorf("no network %q", network)
+	p, ok := t.pools[a.Network]
+	if !ok {
+		return a, fmt.Errorf("no network %q", a.Network)
 	}
-	if fixed.IsValid() {
-		return fixed, pool.TakeAddr(fixed, key.String())
+	if err := t.portsFree(a); err != nil {
+		return a, err
 	}
-	return pool.Take(key.String())
+	var err error
+	if a.Addr, err = takeFrom(p.four, a.Addr, a.Key); err != nil {
+		return a, fmt.Errorf("network %s: %w", a.Network, err)
+	}
+	if p.six == nil {
+		if a.Addr6.IsValid() {
+			p.four.Free(a.Addr)
+			return a, &InvalidRequestError{fmt.Sprintf("address %s: network %s has no IPv6", a.Addr6, a.Network)}
+		}
+	} else if a.Addr6, err = takeFrom(p.six, a.Addr6, a.Key); err != nil {
+		p.four.Free(a.Addr)
+		return a, fmt.Errorf("network %s: %w", a.Network, err)
+	}
+	for _, port := range a.Ports {
+		t.byPort[port.HostPort] = append(t.byPort[port.HostPort], portHolder{port, a.Key})
+	}
+	return a, nil
 }
 
-// put enters an attachment, whose address has been taken.
+func takeFrom(p *ipam.Pool, fixed netip.Addr, key plan.Key) (netip.Addr, error) {
+	if fixed.IsValid() {
+		return fixed, p.TakeAddr(fixed, key.String())
+	}
+	return p.Take(key.String())
+}
+
+// PortInUseError tells who holds a port of the host that was asked for.
+type PortInUseError struct {
+	Port   plan.Port
+	Holder string
+}
+
+func (e *PortInUseError) Error() string {
+	return fmt.Sprintf("host port %s is held by %s", e.Port, e.Holder)
+}
+
+func (t *table) portsFree(a plan.Attachment) error {
+	for i, p := range a.Ports {
+		for _, h := range t.byPort[p.HostPort] {
+			if h.key != a.Key && h.Clashes(p) {
+				return &PortInUseError{p, "container " + h.key.String()}
+			}
+		}
+		for _, q := range a.Ports[:i] {
+			if p.Clashes(q) {
+				return &InvalidRequestError{fmt.Sprintf("host port %s is asked for twice", p)}
+			}
+		}
+	}
+	return nil
+}
+
+// put enters an attachment, whose addresses have been taken.
 func (t *table) put(a plan.Attachment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.byKey[a.Key] = a
 	t.byLink[a.Link()] = a.Key
-	t.byAddr[a.Addr] = a.Key
+	for _, addr := range a.Addrs() {
+		t.byAddr[addr] = a.Key
+	}
 }
 
-// leave takes an attachment out; its address stays taken until free.
+// leave takes an attachment out; its addresses and ports stay taken until free.
 func (t *table) leave(a plan.Attachment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byKey, a.Key)
 	delete(t.byLink, a.Link())
-	delete(t.byAddr, a.Addr)
-}
-
-// free gives the address of an attachment that has left back to its pool.
-func (t *table) free(a plan.Attachment) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if pool := t.pools[a.Network]; pool != nil {
-		pool.Free(a.Addr)
+	for _, addr := range a.Addrs() {
+		delete(t.byAddr, addr)
 	}
 }
 
+// freePorts gives the ports of the host of an attachment that has left back.
+func (t *table) freePorts(a plan.Attachment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range a.Ports {
+		t.byPort[p.HostPort] = slices.DeleteFunc(t.byPort[p.HostPort], func(h portHolder) bool { return h.key == a.Key })
+		if len(t.byPort[p.HostPort]) == 0 {
+			delete(t.byPort, p.HostPort)
+		}
+	}
+}
+
+// freeAddrs gives its addresses back.
+func (t *table) freeAddrs(a plan.Attachment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.pools[a.Network]
+	if !ok {
+		return
+	}
+	p.four.Free(a.Addr)
+	if p.six != nil {
+		p.six.Free(a.Addr6)
+	}
+}
+
+// freeOf tells how many IPv4 addresses of a network nobody has.
 func (t *table) freeOf(network string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.pools[network]; p != nil {
-		return p.Size() - p.Used()
+	if p, ok := t.pools[network]; ok {
+		return p.four.Size() - p.four.Used()
 	}
 	return 0
 }
@@ -117,9 +230,14 @@ func (t *table) freeInAll() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.pools {
-		n += p.Size() - p.Used()
+		n += p.four.Size() - p.four.Used()
 	}
 	return n
+}
+
+// on gives the attachments to a network.
+func (t *table) on(network string) []plan.Attachment {
+	return slices.DeleteFunc(t.all(), func(a plan.Attachment) bool { return a.Network != network })
 }
 
 func (t *table) count() int {

@@ -75,6 +75,21 @@ func (r Root) Args(pid int) []string {
 	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
 }
 
+// ByNetNS gives the processes of every network namespace. It reads one link for each process of the host.
+func (r Root) ByNetNS() (map[NetNS][]int, error) {
+	all, err := r.Processes()
+	if err != nil {
+		return nil, err
+	}
+	in := map[NetNS][]int{}
+	for _, p := range all {
+		if ns, err := r.NetNS(p.PID); err == nil { // else it has ended
+			in[ns] = append(in[ns], p.PID)
+		}
+	}
+	return in, nil
+}
+
 // In gives the processes that live in a network namespace. It reads one link for each process of the host.
 func (r Root) In(ns NetNS) ([]int, error) {
 	all, err := r.Processes()

@@ -124,7 +124,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	if d.overlay, err = overlay.New(f.Overlay, overlay.Deps{
-		Log: part("overlay"), Stats: stats, State: overlayState, Root: f.root(), Board: d.inventory.Board(),
+		Log: part("overlay"), Stats: stats, State: overlayState, Root: f.root(), Board: d.inventory.Board(), Containers: d.inventory,
 		NodeName: f.Node.Name, NodeAddr: f.Node.Address,
 	}); err != nil {
 		return nil, err

@@ -200,7 +200,7 @@ func newReaper(f File, dir *state.Dir, d *daemon, stats *stat.Registry, log *slo
 		return nil, err
 	}
 	h := detect.DefaultHost(f.root(), f.Runtimes.Run, f.Orphans.Containerd...)
-	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup}
+	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup}
 	owners := detect.Owners(h)
 	owners["overlay"], owners["volumes"] = d.overlay, d.volumes
 	return reap.New(f.Orphans, reap.Deps{

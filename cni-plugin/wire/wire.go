@@ -15,8 +15,9 @@ import (
 // Version is the version of this message. A daemon answers an unknown one with CodeIncompatible.
 const Version = 1
 
-// MaxMessage bounds a message in either direction, in bytes. Configurations with a large prevResult are some kilobytes.
-const MaxMessage = 1 << 20
+// MaxMessage bounds a message in either direction, in bytes. Configurations with a large prevResult are some kilobytes;
+// a GC names every attachment of the host, some 250 bytes each.
+const MaxMessage = 4 << 20
 
 // DefaultSocket is where the daemon listens when neither side is told otherwise.
 const DefaultSocket = "/run/fairlead/cni.sock"
@@ -25,12 +26,12 @@ const DefaultSocket = "/run/fairlead/cni.sock"
 const SpoolDir = "cni-spool"
 
 // SpecVersions are the CNI spec versions that both binaries speak, oldest first.
-var SpecVersions = []string{"0.3.1", "0.4.0", "1.0.0"}
+var SpecVersions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 // Request is one CNI call. The names follow the CNI_* variables of the spec.
 type Request struct {
 	Version     int             `json:"version"`
-	Command     string          `json:"command"` // ADD, DEL, CHECK
+	Command     string          `json:"command"` // ADD, DEL, CHECK, STATUS, GC
 	ContainerID string          `json:"container_id,omitempty"`
 	NetNS       string          `json:"netns,omitempty"` // the path as given, for people and for records
 	IfName      string          `json:"ifname,omitempty"`
@@ -61,7 +62,7 @@ func (e *Error) Error() string {
 // Code is an error code of the CNI spec; 100 and above are ours.
 type Code uint
 
-// The codes. See "Error" in the CNI spec 1.0.0.
+// The codes. See "Error" in the CNI spec 1.1.0.
 const (
 	CodeIncompatible     Code = 1  // CNI version
 	CodeUnknownContainer Code = 3  // container unknown or does not exist
@@ -70,6 +71,8 @@ const (
 	CodeDecode           Code = 6  // content could not be decoded
 	CodeInvalidConfig    Code = 7  // network configuration
 	CodeTryLater         Code = 11 // try again later
+	CodeNotAvailable     Code = 50 // STATUS: no ADD can be served
+	CodeLimited          Code = 51 // STATUS: nor are the containers that there are looked after
 	CodeFailed           Code = 100
 	CodeCheck            Code = 101 // CHECK found something that differs
 )

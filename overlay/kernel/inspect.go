@@ -22,6 +22,9 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 	}
 	i.HasLink, i.Link, i.HostRoute, i.HostNeigh = host.found, host.link, host.routes, host.neighs
 
+	if i.Table, err = observeTable(); err != nil {
+		return i, fmt.Errorf("read table %s: %w", plan.TableName, err)
+	}
 	inner, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
 	if err != nil {
 		return i, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
@@ -35,20 +38,24 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 	return i, nil
 }
 
-// HasDefaultRoute tells whether a namespace has an IPv4 default route.
-func (c *Conn) HasDefaultRoute(ns plan.Namespace) (bool, error) {
+// DefaultRoutes tells whether a namespace has default routes: for IPv4, and for IPv6.
+func (c *Conn) DefaultRoutes(ns plan.Namespace) (four, six bool, err error) {
 	h, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
 	if err != nil {
-		return false, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
+		return false, false, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
 	}
 	defer h.Close()
-	routes, err := retryDump(func() ([]netlink.Route, error) {
-		return h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	routes, err := bothFamilies(func(family int) ([]netlink.Route, error) {
+		return h.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
 	})
 	if err != nil {
-		return false, fmt.Errorf("look for a default route in %s: %w", ns.Path, err)
+		return false, false, fmt.Errorf("look for a default route in %s: %w", ns.Path, err)
 	}
-	return len(routes) > 0, nil
+	for _, r := range routes {
+		four = four || r.Family == netlink.FAMILY_V4
+		six = six || r.Family == netlink.FAMILY_V6 && r.Type == unix.RTN_UNICAST
+	}
+	return four, six, nil
 }
 
 // LinkIndex gives the index of a link by its name, or false when there is none.
@@ -84,23 +91,23 @@ func view(h *netlink.Handle, name string) (linkView, error) {
 		return v, err
 	}
 	v.found, v.link = true, observedLink(l)
-	addrs, err := retryDump(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_V4) })
+	addrs, err := bothFamilies(func(family int) ([]netlink.Addr, error) { return h.AddrList(l, family) })
 	if err != nil {
 		return v, err
 	}
 	for _, a := range addrs {
 		v.addrs = append(v.addrs, netPrefix(a.IPNet))
 	}
-	routes, err := retryDump(func() ([]netlink.Route, error) { return h.RouteList(l, netlink.FAMILY_V4) })
+	routes, err := bothFamilies(func(family int) ([]netlink.Route, error) { return h.RouteList(l, family) })
 	if err != nil {
 		return v, err
 	}
 	for _, r := range routes {
 		v.routes = append(v.routes, plan.Route{
-			Dst: netPrefix(r.Dst), Dev: name, Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src),
+			Dst: destination(r), Dev: name, Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src),
 		})
 	}
-	neighs, err := retryDump(func() ([]netlink.Neigh, error) { return h.NeighList(l.Attrs().Index, netlink.FAMILY_V4) })
+	neighs, err := bothFamilies(func(family int) ([]netlink.Neigh, error) { return h.NeighList(l.Attrs().Index, family) })
 	if err != nil {
 		return v, err
 	}

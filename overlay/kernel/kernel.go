@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -25,8 +23,9 @@ import (
 // Conn speaks to the kernel of the network namespace that Open was called in. Its methods are safe for concurrent
 // use; the kernel itself takes one change of links at a time (RTNL).
 type Conn struct {
-	root host.Root
-	nl   *netlink.Handle
+	root  host.Root
+	nl    *netlink.Handle
+	table tableConn
 }
 
 // Open makes a Conn. Close it when done.
@@ -39,7 +38,10 @@ func Open(root host.Root) (*Conn, error) {
 }
 
 // Close ends the Conn.
-func (c *Conn) Close() { c.nl.Close() }
+func (c *Conn) Close() {
+	c.nl.Close()
+	c.table.close()
+}
 
 // Apply does the steps in order and stops at the first that fails; the error names it as the command it stands for.
 // It blocks for the kernel, which is some milliseconds for a link.
@@ -52,6 +54,7 @@ func (c *Conn) Apply(ctx context.Context, steps []plan.Step) error {
 type applier struct {
 	conn  *Conn
 	nl    *netlink.Handle
+	ns    *plan.Namespace // nil: the host's
 	index map[string]int
 }
 
@@ -86,7 +89,7 @@ func (a *applier) do(ctx context.Context, s plan.Step) error {
 	case plan.DeleteLink:
 		return gone(a.onLink(s.Name, a.nl.LinkDel))
 	case plan.AddAddr:
-		return a.onLink(s.Dev, func(l netlink.Link) error { return a.nl.AddrAdd(l, address(s.Prefix)) })
+		return a.onLink(s.Dev, func(l netlink.Link) error { return a.addAddr(l, s.Prefix) })
 	case plan.DeleteAddr:
 		return gone(a.onLink(s.Dev, func(l netlink.Link) error { return a.nl.AddrDel(l, address(s.Prefix)) }))
 	case plan.ReplaceRoute:
@@ -105,6 +108,14 @@ func (a *applier) do(ctx context.Context, s plan.Step) error {
 		return a.conn.setSysctl(s.Key, s.Value)
 	case plan.ReplaceTable:
 		return replaceTable(s.Table)
+	case plan.Admit:
+		return a.conn.table.admit(s.Elements)
+	case plan.Dismiss:
+		return gone(a.conn.table.dismiss(s.Elements))
+	case plan.ForgetFlows:
+		return forgetFlows(s.Flows)
+	case plan.SetLinkSysctl:
+		return a.conn.setLinkSysctl(s)
 	case plan.Inside:
 		return inside(ctx, a.conn, s)
 	}
@@ -119,13 +130,13 @@ func inside(ctx context.Context, c *Conn, s plan.Inside) error {
 		return fmt.Errorf("open netlink in %s: %w", s.NS.Path, err)
 	}
 	defer h.Close()
-	a := applier{conn: c, nl: h, index: map[string]int{}}
+	a := applier{conn: c, nl: h, ns: &s.NS, index: map[string]int{}}
 	return a.apply(ctx, s.Steps)
 }
 
 func (a *applier) addVeth(s plan.AddVeth) error {
 	v := &netlink.Veth{
-		LinkAttrs:        attrs(s.Link),
+		LinkAttrs:        attrs(s.Link, plan.Group),
 		PeerName:         s.Peer,
 		PeerHardwareAddr: s.PeerMAC[:],
 		PeerNamespace:    netlink.NsFd(s.NS.FD),
@@ -144,7 +155,7 @@ func (a *applier) addVeth(s plan.AddVeth) error {
 
 func (a *applier) addVXLAN(s plan.AddLink) error {
 	v := &netlink.Vxlan{
-		LinkAttrs: attrs(s.Link),
+		LinkAttrs: attrs(s.Link, plan.TunnelGroup),
 		VxlanId:   int(s.VXLAN.VNI),
 		Port:      int(s.VXLAN.Port),
 		SrcAddr:   s.VXLAN.Local.AsSlice(),
@@ -174,9 +185,9 @@ func (a *applier) foreign(s plan.AddLink, cause error) error {
 	return cause
 }
 
-func attrs(l plan.Link) netlink.LinkAttrs {
+func attrs(l plan.Link, group uint32) netlink.LinkAttrs {
 	at := netlink.NewLinkAttrs()
-	at.Name, at.MTU, at.HardwareAddr, at.Group = l.Name, l.MTU, l.MAC[:], plan.Group
+	at.Name, at.MTU, at.HardwareAddr, at.Group = l.Name, l.MTU, l.MAC[:], group
 	if l.Up {
 		at.Flags = net.FlagUp
 	}
@@ -304,14 +315,27 @@ func gone(err error) error {
 	return err
 }
 
+// addAddr turns IPv6 on where it is off for the device: a container that is on an IPv6 network is to have its address.
+func (a *applier) addAddr(l netlink.Link, p netip.Prefix) error {
+	err := a.nl.AddrAdd(l, address(p))
+	if !errors.Is(err, unix.EACCES) || !p.Addr().Is6() || a.ns == nil {
+		return err
+	}
+	if err := a.conn.enableIPv6(*a.ns, l.Attrs().Name); err != nil {
+		return err
+	}
+	return a.nl.AddrAdd(l, address(p))
+}
+
+// address skips duplicate address detection (RFC 4862, 5.4), which takes a second: who has which address is ours to know.
 func address(p netip.Prefix) *netlink.Addr {
-	return &netlink.Addr{IPNet: prefix(p)}
+	a := &netlink.Addr{IPNet: prefix(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
 }
 
 func prefix(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func (c *Conn) sysctlPath(key string) string {
-	return filepath.Join(c.root.Proc, "sys", strings.ReplaceAll(key, ".", "/"))
 }

@@ -31,11 +31,14 @@ type Change struct {
 func (c *Conn) Watch(ctx context.Context, seen func(Change)) error {
 	g := agent.NewGroup(ctx)
 	g.Go(func(ctx context.Context) error {
-		groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_NETCONF}
+		groups := []uint32{
+			unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_NETCONF,
+			unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_NETCONF,
+		}
 		return subscribe(ctx, unix.NETLINK_ROUTE, groups, seen, routeChange)
 	})
 	g.Go(func(ctx context.Context) error {
-		return subscribe(ctx, unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, seen, tableChange)
+		return subscribe(ctx, unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, seen, c.tableChange)
 	})
 	return g.Wait()
 }
@@ -76,17 +79,20 @@ func subscribe(ctx context.Context, family int, groups []uint32, seen func(Chang
 	return nil
 }
 
-// tableChange: the end of any transaction of nftables; who made it and what it touched is for Observe to see.
-func tableChange(m netlink.Message) (Change, bool) {
+// tableChange: the end of any transaction of nftables that was not an attach or detach of ours; what it touched is for
+// Observe to see.
+func (c *Conn) tableChange(m netlink.Message) (Change, bool) {
 	const newGen = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
-	return Change{Settings: true}, m.Header.Type == newGen
+	return Change{Settings: true}, m.Header.Type == newGen && !c.table.isOurs(m.Header.PID)
 }
 
-// The sizes of the messages' fixed parts: struct ifinfomsg, ndmsg, rtmsg (rtnetlink(7)).
+// The sizes of the messages' fixed parts: struct ifinfomsg, ndmsg, rtmsg, ifaddrmsg, netconfmsg (rtnetlink(7)).
 const (
-	ifInfoLen = 16
-	ndLen     = 12
-	rtLen     = 12
+	ifInfoLen  = 16
+	ndLen      = 12
+	rtLen      = 12
+	ifAddrLen  = 8
+	netconfLen = 4
 )
 
 func routeChange(m netlink.Message) (Change, bool) {
@@ -97,8 +103,10 @@ func routeChange(m netlink.Message) (Change, bool) {
 		return routeGone(m.Data)
 	case unix.RTM_DELNEIGH:
 		return neighGone(m.Data)
-	case unix.RTM_DELADDR, unix.RTM_NEWNETCONF:
-		return Change{Settings: true}, true
+	case unix.RTM_DELADDR: // a link-local address goes with each link
+		return Change{Settings: true}, len(m.Data) >= ifAddrLen && m.Data[3] != unix.RT_SCOPE_LINK // ifa_scope
+	case unix.RTM_NEWNETCONF:
+		return Change{Settings: true}, ofAllDevices(m.Data)
 	}
 	return Change{}, false
 }
@@ -121,13 +129,30 @@ func routeGone(b []byte) (Change, bool) {
 	if len(b) < rtLen || b[5] != plan.Protocol { // rtm_protocol
 		return Change{}, false
 	}
-	dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0) // all that counts of a default route is that it is not single
 	attributes(b, rtLen, func(typ uint16, data []byte) {
 		if a, ok := netip.AddrFromSlice(data); ok && typ == unix.RTA_DST {
 			dst = netip.PrefixFrom(a, int(b[1])) // rtm_dst_len
 		}
 	})
 	return Change{Route: dst}, true
+}
+
+// Of linux/netconf.h.
+const (
+	netconfIfIndex    = 1
+	netconfAllDevices = -1
+)
+
+// ofAllDevices tells whether a netconf message is of the setting for all devices, and not of one: each new device
+// has a message.
+func ofAllDevices(b []byte) (all bool) {
+	attributes(b, netconfLen, func(typ uint16, data []byte) {
+		if typ == netconfIfIndex && len(data) == 4 {
+			all = int32(binary.NativeEndian.Uint32(data)) == netconfAllDevices
+		}
+	})
+	return all
 }
 
 func neighGone(b []byte) (Change, bool) {

@@ -23,7 +23,8 @@ func (c *Conn) Observe(ctx context.Context) (plan.Observed, error) {
 	}
 	ours := map[int]plan.Link{}
 	for _, l := range links {
-		if l.Attrs().Group == plan.Group || l.Attrs().Group == plan.RetiredGroup {
+		switch l.Attrs().Group {
+		case plan.Group, plan.RetiredGroup, plan.TunnelGroup:
 			link := observedLink(l)
 			ours[link.Index] = link
 			o.Links = append(o.Links, link)
@@ -67,8 +68,8 @@ func observedLink(l netlink.Link) plan.Link {
 
 func (c *Conn) routes(ours map[int]plan.Link) ([]plan.Route, error) {
 	filter := &netlink.Route{Protocol: plan.Protocol, Table: unix.RT_TABLE_MAIN}
-	list, err := retryDump(func() ([]netlink.Route, error) {
-		return c.nl.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	list, err := bothFamilies(func(family int) ([]netlink.Route, error) {
+		return c.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (c *Conn) routes(ours map[int]plan.Link) ([]plan.Route, error) {
 	var out []plan.Route
 	for _, r := range list {
 		out = append(out, plan.Route{
-			Dst: netPrefix(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: ours[r.LinkIndex].Name,
+			Dst: destination(r), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: ours[r.LinkIndex].Name,
 			Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src),
 		})
 	}
@@ -84,7 +85,7 @@ func (c *Conn) routes(ours map[int]plan.Link) ([]plan.Route, error) {
 }
 
 func (c *Conn) neighs(ours map[int]plan.Link) ([]plan.Neigh, error) {
-	list, err := retryDump(func() ([]netlink.Neigh, error) { return c.nl.NeighList(0, netlink.FAMILY_V4) })
+	list, err := bothFamilies(func(family int) ([]netlink.Neigh, error) { return c.nl.NeighList(0, family) })
 	if err != nil {
 		return nil, err
 	}
@@ -112,17 +113,27 @@ func (c *Conn) fdb(ours map[int]plan.Link) ([]plan.FDB, error) {
 }
 
 func (c *Conn) addrs(ours map[int]plan.Link) ([]plan.Addr, error) {
-	list, err := retryDump(func() ([]netlink.Addr, error) { return c.nl.AddrList(nil, netlink.FAMILY_V4) })
+	list, err := bothFamilies(func(family int) ([]netlink.Addr, error) { return c.nl.AddrList(nil, family) })
 	if err != nil {
 		return nil, err
 	}
 	var out []plan.Addr
 	for _, a := range list {
-		if l, ok := ours[a.LinkIndex]; ok {
+		if l, ok := ours[a.LinkIndex]; ok && !a.IP.IsLinkLocalUnicast() { // those the kernel gives by itself
 			out = append(out, plan.Addr{Dev: l.Name, Prefix: netPrefix(a.IPNet)})
 		}
 	}
 	return out, nil
+}
+
+// bothFamilies joins an IPv4 and an IPv6 dump.
+func bothFamilies[T any](dump func(family int) ([]T, error)) ([]T, error) {
+	four, err := retryDump(func() ([]T, error) { return dump(netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, err
+	}
+	six, err := retryDump(func() ([]T, error) { return dump(netlink.FAMILY_V6) })
+	return append(four, six...), err
 }
 
 // retryDump repeats a dump that another change interrupted (NLM_F_DUMP_INTR): what it gave may miss entries.
@@ -146,10 +157,18 @@ func addr(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-func netPrefix(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+// destination gives a route's; a default route has none in the message.
+func destination(r netlink.Route) netip.Prefix {
+	switch {
+	case r.Dst != nil:
+		return netPrefix(r.Dst)
+	case r.Family == netlink.FAMILY_V6:
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+func netPrefix(n *net.IPNet) netip.Prefix {
 	ones, _ := n.Mask.Size()
 	return netip.PrefixFrom(addr(n.IP), ones)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Inspection is what there is of one attachment, on the host and in the container's namespace.
@@ -12,6 +13,7 @@ type Inspection struct {
 	HasLink   bool
 	HostRoute []Route // to the container's address
 	HostNeigh []Neigh // on the host link
+	Table     *Table  // nil: absent, or not as we made it
 
 	Inner    Link
 	HasInner bool
@@ -35,16 +37,23 @@ func Differences(a Attachment, i Inspection) []string {
 	default:
 		miss(i.Link.Up, "host link %s is down", a.Link())
 		miss(i.Link.MTU == a.MTU, "host link %s has MTU %d, not %d", a.Link(), i.Link.MTU, a.MTU)
-		miss(slices.Contains(i.HostRoute, HostRoute(a)), "host route is missing: %s", HostRoute(a))
-		miss(slices.Contains(i.HostNeigh, HostNeigh(a)), "host neighbour is missing: %s", ReplaceNeigh{HostNeigh(a)})
+		for _, r := range HostRoutes(a) {
+			miss(slices.Contains(i.HostRoute, r), "host route is missing: %s", r)
+		}
+		for _, n := range HostNeighs(a) {
+			miss(slices.Contains(i.HostNeigh, n), "host neighbour is missing: %s", ReplaceNeigh{n})
+		}
 	}
+	out = append(out, tableDifferences(elementsOf(a), i.Table)...)
 	if !i.HasInner {
 		return append(out, fmt.Sprintf("interface %s is gone from the container", a.IfName))
 	}
 	miss(i.Inner.Up, "container interface %s is down", a.IfName)
 	miss(i.Inner.MTU == a.MTU, "container interface %s has MTU %d, not %d", a.IfName, i.Inner.MTU, a.MTU)
 	miss(i.Inner.MAC == a.ContainerMAC(), "container interface %s has MAC %s, not %s", a.IfName, i.Inner.MAC, a.ContainerMAC())
-	miss(slices.Contains(i.Addrs, single(a.Addr)), "container address %s is missing from %s", a.Addr, a.IfName)
+	for _, addr := range a.Addrs() {
+		miss(slices.Contains(i.Addrs, single(addr)), "container address %s is missing from %s", addr, a.IfName)
+	}
 	for _, r := range ContainerRoutes(a) {
 		r.Src = netip.Addr{}
 		miss(slices.ContainsFunc(i.Routes, func(have Route) bool {
@@ -52,7 +61,24 @@ func Differences(a Attachment, i Inspection) []string {
 			return have == r
 		}), "container route is missing: %s", r)
 	}
-	gateway := Neigh{a.IfName, Gateway, HostMAC}
-	miss(slices.Contains(i.Neighs, gateway), "container neighbour is missing: %s", ReplaceNeigh{gateway})
+	for _, n := range ContainerNeighs(a) {
+		miss(slices.Contains(i.Neighs, n), "container neighbour is missing: %s", ReplaceNeigh{n})
+	}
 	return out
+}
+
+// tableDifferences names the elements that an attachment should have in the table and has not.
+func tableDifferences(want Elements, have *Table) []string {
+	if have == nil {
+		return []string{fmt.Sprintf("nftables table inet %s, or a rule or set of it, is missing or changed", TableName)}
+	}
+	missing := Elements{
+		only(want.Links, func(l LinkMAC) bool { return !slices.Contains(have.Links, l) }),
+		only(want.Forwards, func(f Forward) bool { return !slices.Contains(have.Forwards, f) }),
+		only(want.Hairpins, func(a netip.Addr) bool { return !slices.Contains(have.Hairpins, a) }),
+	}
+	if missing.empty() {
+		return nil
+	}
+	return strings.Split("nftables element is missing: "+strings.ReplaceAll(missing.lines("add"), "\n", "\nnftables element is missing: "), "\n")
 }

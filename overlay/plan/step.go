@@ -58,6 +58,11 @@ type (
 	SetSysctl struct{ Key, Value string }
 	// ReplaceTable puts our nftables table in place, in one transaction.
 	ReplaceTable struct{ Table }
+	// Admit adds elements to the table, in one transaction; Dismiss removes those that are there.
+	Admit   struct{ Elements }
+	Dismiss struct{ Elements }
+	// SetLinkSysctl writes a setting of one device, which dies with it; Family is ipv4 or ipv6.
+	SetLinkSysctl struct{ Family, Dev, Key, Value string }
 
 	// Inside does steps in a container's namespace.
 	Inside struct {
@@ -74,7 +79,7 @@ type Namespace struct {
 
 func (s AddLink) String() string {
 	return fmt.Sprintf("ip link add %s address %s mtu %d group %d up type vxlan id %d dstport %d local %s nolearning",
-		s.Name, s.MAC, s.MTU, Group, s.VXLAN.VNI, s.VXLAN.Port, s.VXLAN.Local)
+		s.Name, s.MAC, s.MTU, TunnelGroup, s.VXLAN.VNI, s.VXLAN.Port, s.VXLAN.Local)
 }
 
 func (s AddVeth) String() string {
@@ -119,7 +124,12 @@ func (s ReplaceFDB) String() string {
 func (s DeleteFDB) String() string {
 	return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", s.MAC, s.Dev, s.Dst)
 }
-func (s SetSysctl) String() string    { return fmt.Sprintf("sysctl -w %s=%s", s.Key, s.Value) }
+func (s SetSysctl) String() string { return fmt.Sprintf("sysctl -w %s=%s", s.Key, s.Value) }
+func (s Admit) String() string     { return s.lines("add") }
+func (s Dismiss) String() string   { return s.lines("delete") }
+func (s SetLinkSysctl) String() string {
+	return fmt.Sprintf("sysctl -w net.%s.conf.%s.%s=%s", s.Family, s.Dev, s.Key, s.Value)
+}
 func (s ReplaceTable) String() string { return "nft replace " + s.Table.String() }
 
 func (s Inside) String() string {

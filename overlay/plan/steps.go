@@ -45,14 +45,8 @@ func Steps(want Host, have Observed) []Step {
 		steps = append(steps, DeleteAddr{a})
 	}
 	steps = append(steps, links.remove...)
-	if table := wantTable(want); have.Table == nil || !slices.Equal(table.Overlay, have.Table.Overlay) {
-		steps = append(steps, ReplaceTable{table})
-	}
-	for _, key := range slices.Sorted(maps.Keys(sysctls)) {
-		if have.Sysctls[key] != sysctls[key] {
-			steps = append(steps, SetSysctl{key, sysctls[key]})
-		}
-	}
+	steps = append(steps, tableSteps(wantTable(want), have.Table)...)
+	steps = append(steps, sysctlSteps(want, have.Sysctls)...)
 	steps = append(steps, links.make...)
 	for _, a := range addrs.missing {
 		steps = append(steps, AddAddr{a})
@@ -68,12 +62,6 @@ func Steps(want Host, have Observed) []Step {
 	}
 	return steps
 }
-
-// sysctls are the host-wide settings that routing to containers needs; ip-sysctl.rst of the kernel.
-var sysctls = map[string]string{"net.ipv4.ip_forward": "1"}
-
-// Sysctls names the settings that Observe must read.
-func Sysctls() []string { return slices.Sorted(maps.Keys(sysctls)) }
 
 type linkDiff struct {
 	remove, make []Step
@@ -140,15 +128,17 @@ func wantRoutes(want Host) []Route {
 	var out []Route
 	for _, n := range want.Networks {
 		// An address of the network that nobody has must not leave by the default route.
-		out = append(out, Route{Dst: n.CIDR, Unreachable: true})
+		for _, cidr := range n.CIDRs() {
+			out = append(out, Route{Dst: cidr, Unreachable: true})
+		}
 		for _, p := range n.Peers {
 			for _, block := range p.Blocks {
-				out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.Addr, OnLink: true, Src: n.Node})
+				out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.hop(block), OnLink: true, Src: n.NodeOf(block)})
 			}
 		}
 	}
 	for _, a := range want.Attachments {
-		out = append(out, HostRoute(a))
+		out = append(out, HostRoutes(a)...)
 	}
 	return out
 }
@@ -157,11 +147,13 @@ func wantNeighs(want Host) []Neigh {
 	var out []Neigh
 	for _, n := range want.Networks {
 		for _, p := range n.Peers {
-			out = append(out, Neigh{n.Device(), p.VTEP.Addr, p.VTEP.MAC})
+			for _, hop := range p.hops() {
+				out = append(out, Neigh{n.Device(), hop, p.VTEP.MAC})
+			}
 		}
 	}
 	for _, a := range want.Attachments {
-		out = append(out, HostNeigh(a))
+		out = append(out, HostNeighs(a)...)
 	}
 	return out
 }
@@ -180,20 +172,13 @@ func wantFDB(want Host) []FDB {
 func wantAddrs(want Host) []Addr {
 	var out []Addr
 	for _, n := range want.Networks {
-		if n.Underlay.Addr.IsValid() {
-			out = append(out, Addr{n.Device(), single(n.Node)})
+		for _, node := range []netip.Addr{n.Node, n.Node6} {
+			if n.Underlay.Addr.IsValid() && node.IsValid() {
+				out = append(out, Addr{n.Device(), single(node)})
+			}
 		}
 	}
 	return out
-}
-
-func wantTable(want Host) Table {
-	var t Table
-	for _, n := range want.Networks {
-		t.Overlay = append(t.Overlay, n.CIDR.Masked())
-	}
-	slices.SortFunc(t.Overlay, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-	return t
 }
 
 type difference[T any] struct{ missing, extra []T }

@@ -10,20 +10,28 @@ import (
 
 func blue() Network {
 	return Network{
-		Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Port: 4789, MTU: 1450,
-		Node: netip.MustParseAddr("10.42.1.1"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")},
+		Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), CIDR6: netip.MustParsePrefix("fd42::/48"), VNI: 42, Port: 4789, MTU: 1450,
+		Node: netip.MustParseAddr("10.42.1.1"), Node6: netip.MustParseAddr("fd42:0:0:1::1"),
+		Blocks:   []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24"), netip.MustParsePrefix("fd42:0:0:1::/64")},
 		Underlay: VTEP{netip.MustParseAddr("192.0.2.11"), MAC{2, 0xfa, 0, 0, 0, 1}},
 		Peers: []Peer{{
 			Name: "web2", VTEP: VTEP{netip.MustParseAddr("192.0.2.12"), MAC{2, 0xfa, 0, 0, 0, 2}},
-			Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")},
+			Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::/64")},
 		}},
 	}
+}
+
+func green() Network {
+	return Network{Name: "green", CIDR: netip.MustParsePrefix("10.43.0.0/16"), VNI: 43}
 }
 
 func container() Attachment {
 	return Attachment{
 		Key: Key{"c1", "eth0"}, Network: "blue", Addr: netip.MustParseAddr("10.42.1.2"), Node: netip.MustParseAddr("10.42.1.1"),
-		MTU: 1450, Default: true, Reach: netip.MustParsePrefix("10.42.0.0/16"), NSID: "4:9",
+		Addr6: netip.MustParseAddr("fd42:0:0:1::2"), Node6: netip.MustParseAddr("fd42:0:0:1::1"),
+		MTU: 1450, Default: true, Default6: true, Reach: netip.MustParsePrefix("10.42.0.0/16"), Reach6: netip.MustParsePrefix("fd42::/48"),
+		Ports: []Port{{HostPort: 8080, ContainerPort: 80, Protocol: TCP}, {HostIP: netip.MustParseAddr("192.0.2.11"), HostPort: 53, ContainerPort: 5353, Protocol: UDP}},
+		NSID:  "4:9",
 	}
 }
 
@@ -33,14 +41,16 @@ func settled() Observed {
 	link.Index, link.Alias = 7, container().Alias()
 	device := vxlanLink(blue())
 	device.Index = 6
+	network := Host{Networks: []Network{blue()}}
+	table := wantTable(Host{Networks: []Network{blue()}, Attachments: []Attachment{container()}})
 	return Observed{
 		Links:   []Link{device, link},
-		Addrs:   []Addr{{"fl-vx42", netip.MustParsePrefix("10.42.1.1/32")}},
-		Routes:  append(wantRoutes(Host{Networks: []Network{blue()}}), HostRoute(container())),
-		Neighs:  append(wantNeighs(Host{Networks: []Network{blue()}}), HostNeigh(container())),
-		FDB:     wantFDB(Host{Networks: []Network{blue()}}),
-		Sysctls: map[string]string{"net.ipv4.ip_forward": "1"},
-		Table:   &Table{Overlay: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}},
+		Addrs:   wantAddrs(network),
+		Routes:  append(wantRoutes(network), HostRoutes(container())...),
+		Neighs:  append(wantNeighs(network), HostNeighs(container())...),
+		FDB:     wantFDB(network),
+		Sysctls: map[string]string{forward4: "1", forward6: "1"},
+		Table:   &table,
 	}
 }
 
@@ -57,14 +67,19 @@ func TestSteps(t *testing.T) {
 		{"nothing to do when all stands", whole, func(*Observed) {}, ""},
 		{
 			"an empty host gets the filter first and the routes last", Host{Networks: []Network{blue()}}, func(o *Observed) { *o = Observed{} }, `
-nft replace table inet fairlead { set overlay { type ipv4_addr; flags interval; elements = { 10.42.0.0/16 } } chain antispoof { type filter hook prerouting priority raw; iifgroup { 64030, 64031 } meta nfproto ipv4 fib saddr . iif oif missing drop } chain postrouting { type nat hook postrouting priority srcnat; ip saddr @overlay ip daddr != @overlay masquerade } }
+nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } ports {  } } # and its 35 rules
 sysctl -w net.ipv4.ip_forward=1
-ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64030 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
+sysctl -w net.ipv6.conf.all.forwarding=1
+ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64032 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
 ip addr add 10.42.1.1/32 dev fl-vx42
+ip addr add fd42:0:0:1::1/128 dev fl-vx42
 bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.12 self permanent
 ip neigh replace 192.0.2.12 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
+ip neigh replace fe80::fa:ff:fe00:2 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
 ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94
-ip route replace unreachable 10.42.0.0/16 proto 94`,
+ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94
+ip route replace unreachable 10.42.0.0/16 proto 94
+ip route replace unreachable fd42::/48 proto 94`,
 		},
 		{
 			"a peer with another address is replaced without a stale entry",
@@ -79,21 +94,44 @@ bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.99 self permanent
 ip neigh replace 192.0.2.99 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
 ip route replace 10.42.2.0/24 via 192.0.2.99 dev fl-vx42 onlink src 10.42.1.1 proto 94`,
 		},
-		{"a flushed route to a container returns", whole, func(o *Observed) { o.Routes = o.Routes[:2] }, `
-ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94`},
+		{"a flushed route to a container returns", whole, func(o *Observed) { o.Routes = o.Routes[:4] }, `
+ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94
+ip route replace fd42:0:0:1::2/128 dev ` + link + ` scope link src fd42:0:0:1::1 proto 94`},
 		{"a link that nobody is attached by goes, in a batch", Host{Networks: []Network{blue()}}, func(*Observed) {}, `
 ip link set ` + link + ` group 64031
-ip link del group 64031`},
-		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) { o.Links = o.Links[:1]; o.Routes = o.Routes[:2]; o.Neighs = o.Neighs[:1] }, ""},
+ip link del group 64031
+nft delete element inet fairlead links { ` + link + ` . 02:fa:0a:2a:01:02 }
+nft delete element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }
+nft delete element inet fairlead on4 { 192.0.2.11 . udp . 53 : 10.42.1.2 . 5353 }
+nft delete element inet fairlead any6 { tcp . 8080 : fd42:0:0:1::2 . 80 }
+nft delete element inet fairlead hairpin4 { 10.42.1.2 . 10.42.1.2 }
+nft delete element inet fairlead hairpin6 { fd42:0:0:1::2 . fd42:0:0:1::2 }`},
+		{"one element that somebody took returns alone", whole, func(o *Observed) { o.Table.Forwards = o.Table.Forwards[1:] }, `
+nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }`},
+		{"networks that may talk make pairs both ways", Host{Networks: []Network{{Name: "blue", CIDR: blue().CIDR, Allow: []string{"green"}}, green()}},
+			func(o *Observed) {
+				*o = Observed{Sysctls: o.Sysctls, Routes: []Route{{Dst: blue().CIDR, Unreachable: true}, {Dst: green().CIDR, Unreachable: true}}}
+			}, `
+nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } ports {  } } # and its 35 rules`},
+		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) {
+			o.Links = o.Links[:1]
+			o.Routes = o.Routes[:4]
+			o.Neighs = o.Neighs[:2]
+			o.Table.Links, o.Table.Forwards, o.Table.Hairpins = nil, nil, nil
+		}, ""},
 		{"a VXLAN device with another VNI is made anew with all that stood on it", whole, func(o *Observed) { o.Links[0].VXLAN.VNI = 7 }, `
 ip link del fl-vx42
-ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64030 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
+ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64032 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
 ip addr add 10.42.1.1/32 dev fl-vx42
+ip addr add fd42:0:0:1::1/128 dev fl-vx42
 bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.12 self permanent
 ip neigh replace 192.0.2.12 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
-ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94`},
+ip neigh replace fe80::fa:ff:fe00:2 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
+ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94
+ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94`},
 		{"a single host has no VXLAN device", Host{Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}},
-			func(o *Observed) { *o = Observed{Table: o.Table, Sysctls: o.Sysctls} }, `
+			func(o *Observed) { *o = Observed{Sysctls: o.Sysctls} }, `
+nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } ports {  } } # and its 35 rules
 ip route replace unreachable 10.42.0.0/16 proto 94`},
 	} {
 		have := settled()
@@ -111,15 +149,36 @@ func TestAttachAndDetachAsOneWouldTypeThem(t *testing.T) {
 	want := `ip link add flcEND address 02:fa:1e:ad:00:01 mtu 1450 group 64030 up type veth peer name eth0 address 02:fa:0a:2a:01:02 mtu 1450 netns /run/netns/c1
 ip -n /run/netns/c1 link set lo up
 ip -n /run/netns/c1 addr add 10.42.1.2/32 dev eth0
+ip -n /run/netns/c1 addr add fd42:0:0:1::2/128 dev eth0
 ip -n /run/netns/c1 link set eth0 up
 ip -n /run/netns/c1 neigh replace 169.254.77.1 lladdr 02:fa:1e:ad:00:01 dev eth0 nud permanent
+ip -n /run/netns/c1 neigh replace fe80::1 lladdr 02:fa:1e:ad:00:01 dev eth0 nud permanent
 ip -n /run/netns/c1 route replace 169.254.77.1/32 dev eth0 scope link proto 94
 ip -n /run/netns/c1 route replace 0.0.0.0/0 via 169.254.77.1 dev eth0 proto 94
+ip -n /run/netns/c1 route replace fe80::1/128 dev eth0 scope link proto 94
+ip -n /run/netns/c1 route replace ::/0 via fe80::1 dev eth0 proto 94
+sysctl -w net.ipv4.conf.flcEND.route_localnet=1
 until ip link show flcEND | grep -q 'state UP'; do :; done
 ip neigh replace 10.42.1.2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
+ip neigh replace fd42:0:0:1::2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
 ip route replace 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
-ip link set flcEND alias "fairlead blue 10.42.1.2 eth0 4:9 c1"
+ip route replace fd42:0:0:1::2/128 dev flcEND scope link src fd42:0:0:1::1 proto 94
+nft add element inet fairlead links { flcEND . 02:fa:0a:2a:01:02 }
+nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }
+nft add element inet fairlead on4 { 192.0.2.11 . udp . 53 : 10.42.1.2 . 5353 }
+nft add element inet fairlead any6 { tcp . 8080 : fd42:0:0:1::2 . 80 }
+nft add element inet fairlead hairpin4 { 10.42.1.2 . 10.42.1.2 }
+nft add element inet fairlead hairpin6 { fd42:0:0:1::2 . fd42:0:0:1::2 }
+conntrack -D -d 192.0.2.11 -p udp --dport 53
+ip link set flcEND alias "fairlead blue 10.42.1.2,fd42:0:0:1::2 eth0 4:9 c1"
+nft delete element inet fairlead links { flcEND . 02:fa:0a:2a:01:02 }
+nft delete element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }
+nft delete element inet fairlead on4 { 192.0.2.11 . udp . 53 : 10.42.1.2 . 5353 }
+nft delete element inet fairlead any6 { tcp . 8080 : fd42:0:0:1::2 . 80 }
+nft delete element inet fairlead hairpin4 { 10.42.1.2 . 10.42.1.2 }
+nft delete element inet fairlead hairpin6 { fd42:0:0:1::2 . fd42:0:0:1::2 }
 ip route del 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
+ip route del fd42:0:0:1::2/128 dev flcEND scope link src fd42:0:0:1::1 proto 94
 ip link set flcEND group 64031
 `
 	steps := append(Attach(a, Namespace{Path: "/run/netns/c1"}), Detach(a)...)
@@ -145,11 +204,11 @@ func TestAliasTellsTheAttachmentAgain(t *testing.T) {
 	a := container()
 	a.Owner = "default-a b" // nobody promises that ids have no space
 	got, ok := ParseAlias(a.Alias())
-	want := Attachment{Key: a.Key, Network: a.Network, Addr: a.Addr, NSID: a.NSID}
+	want := Attachment{Key: a.Key, Network: a.Network, Addr: a.Addr, Addr6: a.Addr6, NSID: a.NSID}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(x, y netip.Addr) bool { return x == y }), cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" || !ok {
 		t.Fatalf("ok %v (-want +got):\n%s", ok, diff)
 	}
-	for _, foreign := range []string{"", "uplink to rack 7", "fairlead blue nonsense eth0 4:9 c1"} {
+	for _, foreign := range []string{"", "uplink to rack 7", "fairlead blue nonsense eth0 4:9 c1", "fairlead blue 10.42.1.2,six eth0 4:9 c1"} {
 		if _, ok := ParseAlias(foreign); ok {
 			t.Errorf("%q was taken for ours", foreign)
 		}
@@ -170,7 +229,8 @@ func TestLinksThatWaitForTheirDeletionAreNothingToPutRight(t *testing.T) {
 	t.Parallel()
 	have := settled()
 	have.Links[1].Retired = true
-	have.Routes = have.Routes[:2] // the detach took the host route
+	have.Routes = have.Routes[:4] // the detach took the host route
+	have.Table.Links, have.Table.Forwards, have.Table.Hairpins = nil, nil, nil
 	want := Host{Networks: []Network{blue()}}
 	if steps := Steps(want, have.WithoutRetired()); len(steps) > 0 {
 		t.Fatalf("would do:\n%s", Text(steps))

@@ -23,6 +23,7 @@ type Node struct {
 type Cluster struct {
 	Self  Node
 	Peers []Node
+	Alone bool // a single host, which holds the whole of every network
 }
 
 // Store tells the cluster's state.
@@ -35,8 +36,8 @@ type Store interface {
 }
 
 // Local is a cluster of one: this host holds the whole of every network.
-func Local(node string, networks ...netip.Prefix) Store {
-	return local{Cluster{Self: Node{Name: node, Blocks: networks}}}
+func Local(node string) Store {
+	return local{Cluster{Self: Node{Name: node}, Alone: true}}
 }
 
 type local struct{ cluster Cluster }

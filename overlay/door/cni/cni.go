@@ -30,7 +30,9 @@ type Network interface {
 	Ready(context.Context) error
 	Attach(context.Context, overlay.Request) (plan.Attachment, error)
 	Detach(ctx context.Context, key plan.Key, nsid string) error
-	Check(context.Context, plan.Key, plan.Namespace) (plan.Attachment, []string, error)
+	Check(context.Context, plan.Key, plan.Namespace, overlay.Said) (plan.Attachment, []string, error)
+	Admits(ctx context.Context, network string) error
+	GC(ctx context.Context, network, runtime string, valid []plan.Key) error
 }
 
 // Door serves CNI requests.
@@ -166,7 +168,7 @@ func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 
 func (d *Door) count(command string, fault *wire.Error) {
 	switch command {
-	case "ADD", "DEL", "CHECK":
+	case "ADD", "DEL", "CHECK", "STATUS", "GC":
 	default:
 		command = "other"
 	}
@@ -193,6 +195,10 @@ func (d *Door) do(ctx context.Context, c *call) wire.Response {
 				return wire.Response{}
 			}
 		}
+		if c.Command == "STATUS" {
+			// Containers go on talking, but what is changed under them is not put right.
+			return refuse(wire.CodeLimited, "agent is not ready", err)
+		}
 		return refuse(wire.CodeTryLater, "agent is not ready", err)
 	}
 	switch c.Command {
@@ -206,43 +212,81 @@ func (d *Door) do(ctx context.Context, c *call) wire.Response {
 		d.forget(c.Request)
 		return wire.Response{}
 	case "CHECK":
-		return d.check(ctx, c)
+		return d.check(ctx, c, conf)
+	case "STATUS":
+		return d.status(ctx, conf)
+	case "GC":
+		return d.collect(ctx, conf)
 	}
 	return refuse(wire.CodeInvalidEnv, fmt.Sprintf("unknown command %q", c.Command), nil)
 }
 
 func (d *Door) add(ctx context.Context, c *call, conf config) wire.Response {
-	fixed, fault := conf.fixedAddr(c.Args)
+	req, fault := conf.request(c.Args)
 	if fault != nil {
 		return wire.Response{Error: fault}
+	}
+	prev, err := conf.previous()
+	if err != nil {
+		return refuse(wire.CodeDecode, "ADD", err)
 	}
 	if c.ns < 0 {
 		return refuse(wire.CodeUnknownContainer, fmt.Sprintf("network namespace %s cannot be opened", c.NetNS), nil)
 	}
-	a, err := d.network.Attach(ctx, overlay.Request{Key: c.key(), Network: conf.network(), NS: c.namespace(), Addr: fixed})
+	req.Key, req.NS = c.key(), c.namespace()
+	a, err := d.network.Attach(ctx, req)
 	if err != nil {
 		return refuse(code(err), "ADD", err)
 	}
-	result, err := conf.result(a)
+	result, err := conf.result(a, prev)
 	if err != nil {
 		return refuse(wire.CodeInvalidConfig, "ADD", errors.Join(err, d.network.Detach(ctx, c.key(), c.nsid())))
 	}
 	return wire.Response{Result: result}
 }
 
-func (d *Door) check(ctx context.Context, c *call) wire.Response {
+func (d *Door) check(ctx context.Context, c *call, conf config) wire.Response {
 	if c.ns < 0 {
 		return refuse(wire.CodeUnknownContainer, fmt.Sprintf("network namespace %s cannot be opened", c.NetNS), nil)
 	}
-	_, differences, err := d.network.Check(ctx, c.key(), c.namespace())
+	prev, err := conf.previous()
+	if err != nil {
+		return refuse(wire.CodeDecode, "CHECK", err)
+	}
+	a, differences, err := d.network.Check(ctx, c.key(), c.namespace(), said(prev, c.IfName))
 	switch {
 	case errors.Is(err, overlay.ErrNotAttached):
 		return refuse(wire.CodeUnknownContainer, "CHECK", err)
 	case err != nil:
-		return refuse(wire.CodeFailed, "CHECK", err)
-	case len(differences) > 0:
+		return refuse(code(err), "CHECK", err)
+	}
+	if differences = append(differences, contradictions(prev, a)...); len(differences) > 0 {
 		text, _ := json.Marshal(differences)
 		return refuse(wire.CodeCheck, fmt.Sprintf("CHECK: %s", differences[0]), fmt.Errorf("all differences: %s", text))
+	}
+	return wire.Response{}
+}
+
+// status tells whether an ADD would be served.
+func (d *Door) status(ctx context.Context, conf config) wire.Response {
+	err := d.network.Admits(ctx, conf.network())
+	switch {
+	case errors.Is(err, overlay.ErrNotReady):
+		return refuse(wire.CodeLimited, "agent is not ready", err)
+	case err != nil:
+		return refuse(wire.CodeNotAvailable, "no container can be added", err)
+	}
+	return wire.Response{}
+}
+
+// collect ends what the runtime no longer names.
+func (d *Door) collect(ctx context.Context, conf config) wire.Response {
+	valid, fault := conf.valid()
+	if fault != nil {
+		return wire.Response{Error: fault}
+	}
+	if err := d.network.GC(ctx, conf.network(), conf.Owner, valid); err != nil {
+		return refuse(code(err), "GC", err)
 	}
 	return wire.Response{}
 }

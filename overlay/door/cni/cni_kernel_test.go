@@ -102,7 +102,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "cni.sock"), cni: libcni.NewCNIConfigWithCacheDir([]string{bin}, filepath.Join(dir, "cache"), nil)}
 	sh(t, "ip link add under type veth peer name far && ip addr add 192.0.2.11/24 dev under && ip link set under up && ip link set far up")
 	t.Cleanup(func() {
-		sh(t, "ip link del under; ip route flush proto 94; ip link del group 64030 2>/dev/null; nft delete table inet fairlead")
+		sh(t, "ip link del under; ip route flush proto 94; ip link del group 64030 2>/dev/null; ip link del group 64032 2>/dev/null; nft delete table inet fairlead")
 		if left := strings.TrimSpace(sh(t, "ip -o link show | grep -v -e ' lo:' -e ' ifb' -e ' tunl' -e ' sit' -e ' gre' -e ' erspan' -e ' ip_vti' -e ' ip6' || true")); left != "" {
 			t.Errorf("links are left:\n%s", left)
 		}
@@ -209,7 +209,7 @@ func (w *world) check(id, ns string) error {
 // eventually waits for what happens on an event that this test cannot see.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for range 400 {
+	for range hosttest.Bound(4*time.Second) / (10 * time.Millisecond) {
 		if ok() {
 			return
 		}
@@ -250,7 +250,10 @@ func TestContainersAreAttachedReachEachOtherAndLeaveNothing(t *testing.T) {
 		t.Fatalf("got %s and %s", addrA, addrB)
 	}
 	must(t, a.Path, "ping -c1 -W1 "+addrB.String())
-	must(t, a.Path, "ping -c1 -W1 192.0.2.11")
+	sh(t, "ping -c1 -W1 "+addrA.String())
+	if out, err := in(t, a.Path, "ping -c1 -W1 192.0.2.11"); err == nil {
+		t.Fatalf("the host itself answers a container:\n%s", out)
+	}
 	if again := w.mustAdd("a", a.Path); again != addrA {
 		t.Fatalf("a second ADD gave %s after %s", again, addrA)
 	}
@@ -265,7 +268,7 @@ func TestContainersAreAttachedReachEachOtherAndLeaveNothing(t *testing.T) {
 	w.del("b", b.Path)
 	w.del("never", "/proc/1/ns/none")
 	w.eventually("links are gone", func() bool {
-		return sh(t, "ip -o link show group 64030; ip -o link show group 64031") == sh(t, "ip -o link show fl-vx42")
+		return sh(t, "ip -o link show group 64030; ip -o link show group 64031") == ""
 	})
 	if after := sh(t, "ip route; nft list ruleset | sed 's/packets.*drop/drop/'"); after != before {
 		t.Fatalf("before:\n%s\nafter:\n%s", before, after)
@@ -316,14 +319,14 @@ func TestWhatSomebodyRemovesOrChangesIsPutRightWithinTwoSeconds(t *testing.T) {
 		"ip route del 10.42.1.2", "ip route flush proto 94", "ip link del fl-vx42", "ip link set fl-vx42 down", "ip link set fl-vx42 mtu 1280",
 		"ip addr del 10.42.1.1/32 dev fl-vx42", "ip neigh del 192.0.2.12 dev fl-vx42", "ip neigh del 10.42.1.2 dev " + link,
 		"bridge fdb del " + plan.VTEPMAC("web2", 42).String() + " dev fl-vx42 dst 192.0.2.12 self",
-		"nft delete table inet fairlead", "nft flush ruleset", "nft flush chain inet fairlead postrouting", "sysctl -qw net.ipv4.ip_forward=0",
+		"nft delete table inet fairlead", "nft flush ruleset", "nft flush chain inet fairlead leave", "sysctl -qw net.ipv4.ip_forward=0",
 	} {
 		sh(t, damage)
 		began := time.Now()
-		for state() != whole && time.Since(began) < 3*time.Second {
+		for state() != whole && time.Since(began) < hosttest.Bound(3*time.Second) {
 			time.Sleep(20 * time.Millisecond) // the kernel tells the agent, not us
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > hosttest.Bound(2*time.Second) {
 			t.Fatalf("after %q for %s:\n%s\nwant:\n%s\n%s", damage, took, state(), whole, w.said)
 		}
 	}
@@ -611,9 +614,7 @@ func TestAFullDiskLeaksNoAddressAndKeepsNoContainerAttached(t *testing.T) {
 	}
 	sh(t, "rm "+fill)
 	w.mustAdd("after", other.Path)
-	if now := w.overlay.Networks()[0].Free; now != free {
-		t.Fatalf("%d addresses are free, %d were", now, free)
-	}
+	w.eventually("the addresses are free", func() bool { return w.overlay.Networks()[0].Free == free })
 }
 
 func TestFixedAddressIsGivenOrItsHolderNamed(t *testing.T) {
@@ -680,7 +681,7 @@ func TestErrorsAreTheSpecs(t *testing.T) {
 		{"unknown network", `{"cniVersion":"1.0.0","name":"green","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 7, `no network "green" on this host; there are ["blue"]`},
 		{"unknown version", `{"cniVersion":"9.9.9","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 1, `found "9.9.9"`},
 		{"namespace gone", `{"cniVersion":"1.0.0","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, "/proc/1/ns/none", 3, "cannot be opened"},
-		{"an id that no alias can hold", `{"cniVersion":"1.0.0","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 4, "expected 1 to 160 letters"},
+		{"an id that no alias can hold", `{"cniVersion":"1.0.0","name":"blue","type":"fairlead-cni","socket":"SOCKET"}`, ns.Path, 4, "expected 1 to 120 letters"},
 		{"bad JSON", `{"cniVersion":`, ns.Path, 6, "decode network configuration"},
 	} {
 		id := "x"

@@ -3,14 +3,9 @@ package cni
 import (
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
@@ -19,11 +14,39 @@ import (
 // config is a CNI network configuration as this plugin reads it. Keys of other plugins and capabilities are theirs.
 type config struct {
 	types.PluginConf
-	Network       string `json:"network"` // fairlead network; default: the configuration's name
-	RuntimeConfig struct {
-		IPs []string `json:"ips"` // capability "ips"
-	} `json:"runtimeConfig"`
+	Network string `json:"network"` // fairlead network; default: the configuration's name
+	// Owner tells two runtimes apart that share a network's name: each one's GC speaks of its own containers only.
+	Owner         string        `json:"owner"`
+	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+	Args          struct {
+		CNI struct {
+			IPs []string `json:"ips"`
+			MAC string   `json:"mac"`
+		} `json:"cni"`
+	} `json:"args"`
+
+	// Absent and empty are two things: nobody may lose his network because a list was forgotten. libcni also sends the
+	// second name, which an early text of the spec had.
+	Valid    *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+	OldValid *[]types.GCAttachment `json:"cni.dev/attachments"`
 }
+
+// runtimeConfig are the capabilities that we know; see CONVENTIONS.md of the CNI project.
+type runtimeConfig struct {
+	IPs          []string          `json:"ips"`
+	MAC          string            `json:"mac"`
+	PortMappings []portMapping     `json:"portMappings"`
+	Annotations  map[string]string `json:"io.kubernetes.cri.pod-annotations"` // containerd's
+}
+
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+const maxOwner = 64
 
 func parseConfig(text []byte) (config, *wire.Error) {
 	var c config
@@ -37,7 +60,10 @@ func parseConfig(text []byte) (config, *wire.Error) {
 		return c, &wire.Error{Code: wire.CodeIncompatible, Msg: fmt.Sprintf("cniVersion: expected one of %v, found %q", wire.SpecVersions, c.CNIVersion)}
 	}
 	if c.network() == "" {
-		return c, &wire.Error{Code: wire.CodeInvalidConfig, Msg: `name: required, it chooses the network (or set "network")`}
+		return c, badConfig(`name: required, it chooses the network (or set "network")`)
+	}
+	if len(c.Owner) > maxOwner {
+		return c, badConfig("owner: expected at most %d bytes, found %d", maxOwner, len(c.Owner))
 	}
 	return c, nil
 }
@@ -49,58 +75,25 @@ func (c config) network() string {
 	return c.Name
 }
 
-// fixedAddr gives the address that was asked for, by the "ips" capability or by IP= in CNI_ARGS, or an invalid one.
-func (c config) fixedAddr(args string) (netip.Addr, *wire.Error) {
-	asked, where := "", ""
-	for pair := range strings.SplitSeq(args, ";") {
-		if key, value, ok := strings.Cut(pair, "="); ok && key == "IP" {
-			asked, where = value, "CNI_ARGS: IP"
+// valid gives the attachments that a GC names.
+func (c config) valid() ([]plan.Key, *wire.Error) {
+	list := c.Valid
+	if list == nil {
+		list = c.OldValid
+	}
+	if list == nil {
+		return nil, badConfig("cni.dev/valid-attachments: required by GC")
+	}
+	var out []plan.Key
+	for i, a := range *list {
+		if a.ContainerID == "" || a.IfName == "" {
+			return nil, badConfig("cni.dev/valid-attachments[%d]: expected containerID and ifname, found %q and %q", i, a.ContainerID, a.IfName)
 		}
+		out = append(out, plan.Key{Owner: a.ContainerID, IfName: a.IfName})
 	}
-	if len(c.RuntimeConfig.IPs) > 0 {
-		asked, where = c.RuntimeConfig.IPs[0], "runtimeConfig.ips[0]"
-	}
-	if asked == "" {
-		return netip.Addr{}, nil
-	}
-	text, _, _ := strings.Cut(asked, "/") // the capability allows a prefix length
-	addr, err := netip.ParseAddr(text)
-	if err != nil || !addr.Is4() {
-		return netip.Addr{}, &wire.Error{Code: wire.CodeInvalidConfig, Msg: fmt.Sprintf("%s: expected an IPv4 address, found %q", where, asked)}
-	}
-	return addr, nil
+	return out, nil
 }
 
-// result is the spec's answer to ADD, in the version that the configuration asks for, behind that of plugins before us.
-func (c config) result(a plan.Attachment) (json.RawMessage, error) {
-	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
-	if c.RawPrevResult != nil {
-		if err := version.ParsePrevResult(&c.PluginConf); err != nil {
-			return nil, fmt.Errorf("prevResult: %w", err)
-		}
-		prev, err := types100.NewResultFromResult(c.PrevResult)
-		if err != nil {
-			return nil, fmt.Errorf("prevResult: %w", err)
-		}
-		res = prev
-	}
-	inner := len(res.Interfaces) + 1
-	res.Interfaces = append(res.Interfaces,
-		&types100.Interface{Name: a.Link(), Mac: plan.HostMAC.String()},
-		&types100.Interface{Name: a.IfName, Mac: a.ContainerMAC().String(), Sandbox: a.NetNS})
-	gateway := net.IP(plan.Gateway.AsSlice())
-	res.IPs = append(res.IPs, &types100.IPConfig{
-		Interface: &inner,
-		Address:   net.IPNet{IP: a.Addr.AsSlice(), Mask: net.CIDRMask(32, 32)},
-		Gateway:   gateway,
-	})
-	reach := plan.ContainerRoutes(a)[1].Dst
-	res.Routes = append(res.Routes, &types.Route{
-		Dst: net.IPNet{IP: reach.Addr().AsSlice(), Mask: net.CIDRMask(reach.Bits(), 32)}, GW: gateway,
-	})
-	asked, err := res.GetAsVersion(c.CNIVersion)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(asked)
+func badConfig(format string, args ...any) *wire.Error {
+	return &wire.Error{Code: wire.CodeInvalidConfig, Msg: fmt.Sprintf(format, args...)}
 }

@@ -125,7 +125,7 @@ func (w *world) startAgent(ctx context.Context) error {
 		return err
 	}
 	h := detect.DefaultHost(root, "/run", w.containerd.Root)
-	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup}
+	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup}
 	owners := detect.Owners(h)
 	owners["overlay"] = w.overlay
 	cfg := reap.DefaultConfig()
