@@ -387,3 +387,63 @@ func TestNetworksAreMadeAndRemovedByCommand(t *testing.T) {
 		t.Errorf("removed the configuration's: %v", err)
 	}
 }
+
+func TestBesideAFirewallThatDropsWhatIsForwarded(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	hosttest.Require(t, "iptables")
+	s := newSite(t, blue())
+	b := s.box("b", "blue", plan.Port{HostPort: 8080, ContainerPort: 80, Protocol: plan.TCP})
+	s.serve(s.outside, ":9000")
+	reached := func() bool {
+		return s.ask(b.NetNamespace, "192.0.2.99:9000") == "192.0.2.11" && s.ask(s.outside, "[2001:db8::11]:8080") == "2001:db8::99"
+	}
+	if !reached() {
+		t.Fatal("not even without another firewall")
+	}
+	eventually := func(what string) {
+		t.Helper()
+		for began := time.Now(); !reached(); {
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("%s: containers do not pass\n%s", what, s.sh("iptables -S; ip6tables -S"))
+			}
+		}
+	}
+	s.sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+	eventually("a policy")
+	// As Docker does at its start: a chain for people's rules, before its own.
+	s.sh("for i in iptables ip6tables; do $i -F FORWARD; $i -N DOCKER-USER; $i -A DOCKER-USER -j RETURN; $i -A FORWARD -j DOCKER-USER; done")
+	eventually("Docker's chains")
+	if rules := s.sh("iptables -S"); strings.Count(rules, "-A DOCKER-USER") != 5 || strings.Count(rules, "-A FORWARD") != 1 {
+		t.Errorf("rules:\n%s", rules)
+	}
+}
+
+func TestElementsThatSomebodyTakesReturnWithinTwoSeconds(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	s := newSite(t, blue())
+	b := s.box("b", "blue", plan.Port{HostPort: 8080, ContainerPort: 80, Protocol: plan.TCP})
+	for _, damage := range []string{
+		"nft flush map inet fairlead any4", "nft flush set inet fairlead links", "nft flush set inet fairlead hairpin6",
+		"nft flush set inet fairlead pairs4", "nft add element inet fairlead open4 '{ 10.42.0.0/16 }'", "nft flush chain inet fairlead isolate",
+		"ip -6 route del " + b.Addr6.String(), "ip -6 neigh del " + b.Addr6.String() + " dev " + b.Link(), "sysctl -qw net.ipv6.conf.all.forwarding=0",
+	} {
+		whole := s.state()
+		s.sh(damage)
+		began := time.Now()
+		for s.state() != whole && time.Since(began) < 3*time.Second {
+			time.Sleep(20 * time.Millisecond) // the kernel tells the agent, not us
+		}
+		if took := time.Since(began); took > hosttest.Bound(2*time.Second) {
+			t.Fatalf("after %q for %s:\n%s\nwant:\n%s", damage, took, s.state(), whole)
+		}
+	}
+}
+
+// state is what a careless person could change.
+func (s *site) state() string {
+	return s.sh("nft list table inet fairlead | sed 's/packets [0-9]* bytes [0-9]*//'; ip -6 route show proto 94; ip -6 neigh show nud permanent; cat /proc/sys/net/ipv6/conf/all/forwarding")
+}

@@ -29,6 +29,8 @@ const (
 	// gatherRepair is how long changes are gathered before one look at the kernel: whoever flushes routes makes many
 	// events, and his next one should find us done, not fighting him line by line.
 	gatherRepair = 300 * time.Millisecond
+	// gatherOthers is how long changes of rules are gathered before a look at iptables, which starts processes.
+	gatherOthers = time.Second
 	// compactAbove is the journal's size, in bytes, from which on it is rewritten.
 	compactAbove = 1 << 20
 )
@@ -61,11 +63,12 @@ type session struct {
 	retired    chan struct{} // a link waits for deletion
 	published  chan struct{} // the table changed
 	repair     chan struct{} // something of ours is gone
+	others     chan struct{} // somebody changed rules: his own, perhaps
 }
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
-	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1)}
+	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1)}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}
@@ -262,6 +265,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(s.deleteRetired)
 	g.Go(s.publish)
 	g.Go(s.keepRight)
+	g.Go(s.passOthers)
 	g.Go(s.tendJournal)
 	return g.Wait()
 }
@@ -296,6 +300,9 @@ func (s *session) watch(ctx context.Context) error {
 		}
 		if s.concerns(c) {
 			poke(s.repair)
+		}
+		if c.Settings || c.Lost {
+			poke(s.others)
 		}
 	})
 }
@@ -388,6 +395,29 @@ func (s *session) keepRight(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// passOthers sees to it that other firewalls let through what we forward: at the start, and after each change of rules.
+// A fault is told once and looked at again with the next change.
+func (s *session) passOthers(ctx context.Context) error {
+	told := ""
+	for wait(ctx, s.others) {
+		gather := time.NewTimer(gatherOthers)
+		select {
+		case <-gather.C:
+		case <-ctx.Done():
+		}
+		gather.Stop()
+		added, err := s.kernel.LetThrough()
+		for _, rule := range added {
+			s.o.deps.Log.Info("another firewall drops forwarded packets by policy; containers' links are let through", "rule", rule)
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			s.o.deps.Log.Error("could not see whether another firewall drops what is forwarded", "err", err)
+		}
+	}
+	return nil
 }
 
 func (s *session) putRight(ctx context.Context) error {

@@ -29,7 +29,7 @@ func commands() []command {
 		{"agent", "the daemon: run every part until SIGTERM", runAgent},
 		{"status", "parts, runtimes, peers, sinks; exit 1 when something is wrong", runStatus},
 		{"ps", "containers: runtime, address, CPU, memory against limit", runPs},
-		{"net", "networks: net ls", runNet},
+		{"net", "networks and ports of the host: net ls | ports | create NAME | rm NAME", runNet},
 		{"logs", "what is followed, how far, what is acknowledged: logs ls", runLogs},
 		{"volume", "volumes, snapshots and backups: volume ls | snapshot | backup | restore | ...", runVolume},
 		{"orphans", "what dead containers left: orphans ls | clean [--yes] | undo REF", runOrphans},

@@ -1,22 +1,86 @@
 package main
 
 import (
+	"context"
+	"flag"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/overlay"
 )
 
-const netHelp = `fairlead net ls [--json]
+const netHelp = `fairlead net ls | ports | create NAME | rm NAME
 
-Networks of this host: addresses, blocks, and the peers that each reaches. Example:
+  ls           networks of this host: addresses, blocks, and the peers that each reaches
+  ports        who has which port of the host: containers of ours, Docker's, processes
+  create NAME  make a network and keep it (store "local"); containers join it by a conflist with its name
+  rm NAME      take it away; refused while containers are on it
 
-  fairlead net ls --json`
+Networks are isolated from each other and from the host unless --allow and --host say otherwise. Examples:
+
+  fairlead net create blue --cidr 10.42.0.0/16 --cidr6 fd42::/48 --vni 42 --allow green
+  fairlead net ports`
 
 func runNet(e env, args []string) error {
 	f := newFlags(e, "net", netHelp).client()
-	if err := f.parse(args, "ls"); err != nil {
+	var n overlay.Network
+	f.TextVar(&n.CIDR, "cidr", netip.Prefix{}, "create: IPv4 addresses of the network, such as 10.42.0.0/16")
+	f.TextVar(&n.CIDR6, "cidr6", netip.Prefix{}, "create: IPv6 addresses, such as fd42::/48; without it IPv4 only")
+	vni := f.Uint("vni", 0, "create: VXLAN network identifier, 1 to 16777215")
+	f.IntVar(&n.MTU, "mtu", 0, "create: bytes; 0: what the underlay allows")
+	f.StringVar(&n.Host, "host", "deny", "create: `deny` or allow containers to reach the host's own services")
+	allow := f.String("allow", "", "create: `networks` whose containers may talk with this one's, separated by commas")
+	words, err := f.words(args)
+	if err != nil {
 		return err
 	}
+	var given []string
+	f.Visit(func(g *flag.Flag) { given = append(given, g.Name) })
+	if len(words) == 0 || !slices.Contains([]string{"ls", "ports", "create", "rm"}, words[0]) {
+		return misuse("expected ls, ports, create or rm, see --help")
+	}
+	named := words[0] == "create" || words[0] == "rm"
+	if named && len(words) != 2 || !named && len(words) != 1 {
+		return misuse("expected `%s`, see --help", map[bool]string{true: words[0] + " NAME", false: words[0]}[named])
+	}
+	if words[0] != "create" {
+		if i := slices.IndexFunc(given, func(g string) bool { return !slices.Contains([]string{"config", "socket", "json"}, g) }); i >= 0 {
+			return misuse("--%s belongs to create, see --help", given[i])
+		}
+	}
+	switch words[0] {
+	case "ls":
+		return f.netList(e)
+	case "ports":
+		return f.netPorts(e)
+	case "rm":
+		return f.netChange(e, "/v1/networks/remove", overlay.Network{Name: words[1]}, "removed")
+	}
+	n.Name, n.VNI = words[1], uint32(min(*vni, 1<<24))
+	if *allow != "" {
+		n.Allow = strings.Split(*allow, ",")
+	}
+	return f.netChange(e, "/v1/networks", n, "created")
+}
+
+func (f *flags) netChange(e env, path string, n overlay.Network, done string) error {
+	c, err := f.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := c.Post(ctx, path, n, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "network %s %s\n", n.Name, done)
+	return nil
+}
+
+func (f *flags) netList(e env) error {
 	var networks []overlay.NetworkStatus
 	printed, err := f.ask(e, "/v1/networks", &networks)
 	if err != nil || printed {
@@ -24,15 +88,47 @@ func runNet(e env, args []string) error {
 	}
 	var rows, peers [][]string
 	for _, n := range networks {
-		rows = append(rows, []string{n.Name, n.CIDR.String(), fmt.Sprint(n.VNI), fmt.Sprint(n.MTU), join(n.Blocks), fmt.Sprint(n.Attachments), fmt.Sprint(n.Free), n.Device})
+		cidr := n.CIDR.String()
+		if n.CIDR6.IsValid() {
+			cidr += "," + n.CIDR6.String()
+		}
+		rows = append(rows, []string{
+			n.Name, cidr, fmt.Sprint(n.VNI), fmt.Sprint(n.MTU), join(n.Blocks), fmt.Sprint(n.Attachments), fmt.Sprint(n.Free), n.Device, strings.Join(n.Allow, ","), n.Host,
+		})
 		for _, p := range n.Peers {
 			peers = append(peers, []string{n.Name, p.Name, p.Address.String(), join(p.Blocks), p.Path})
 		}
 	}
-	table(e.stdout, "NETWORK CIDR VNI MTU BLOCKS ATTACHED FREE DEVICE", rows)
+	table(e.stdout, "NETWORK CIDR VNI MTU BLOCKS ATTACHED FREE DEVICE ALLOW HOST", rows)
 	if len(peers) > 0 {
 		fmt.Fprintln(e.stdout)
 		table(e.stdout, "NETWORK PEER ADDRESS BLOCKS PATH", peers)
 	}
+	for _, n := range networks {
+		if n.Fault != "" {
+			fmt.Fprintf(e.stdout, "\nnetwork %s is not served: %s\n", n.Name, n.Fault)
+		}
+	}
+	return nil
+}
+
+func (f *flags) netPorts(e env) error {
+	var ports []overlay.HostPort
+	printed, err := f.ask(e, "/v1/networks/ports", &ports)
+	if err != nil || printed {
+		return err
+	}
+	var rows [][]string
+	for _, p := range ports {
+		on, to := "all", ""
+		if p.HostIP.IsValid() {
+			on = p.HostIP.String()
+		}
+		if len(p.Addrs) > 0 {
+			to = fmt.Sprintf("%s:%d", p.Addrs[0], p.ContainerPort)
+		}
+		rows = append(rows, []string{fmt.Sprintf("%d/%s", p.Port.HostPort, p.Protocol), on, p.Holder, p.Network, to})
+	}
+	table(e.stdout, "PORT ADDRESS HOLDER NETWORK TO", rows)
 	return nil
 }

@@ -25,10 +25,27 @@ func (d *daemon) routes(s *api.Server) {
 	s.Handle("GET /v1/status", func(*http.Request) (any, error) { return d.status(), nil })
 	s.Handle("GET /v1/containers", func(r *http.Request) (any, error) { return d.containers(r.Context()) })
 	s.Handle("GET /v1/networks", func(*http.Request) (any, error) { return d.overlay.Networks(), nil })
+	s.Handle("GET /v1/networks/ports", func(r *http.Request) (any, error) { return d.overlay.HostPorts(r.Context()) })
+	s.Handle("POST /v1/networks", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.CreateNetwork(ctx, n) }))
+	s.Handle("POST /v1/networks/remove", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.RemoveNetwork(ctx, n.Name) }))
 	s.Handle("GET /v1/logs", func(*http.Request) (any, error) {
 		return logsAnswer{d.logship.Streams(), d.logship.Sinks()}, nil
 	})
 	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
+}
+
+// changeNetwork answers with the networks that there are after the change, or says what was wrong with it.
+func changeNetwork(change func(context.Context, overlay.Network) error) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		var n overlay.Network
+		if err := api.Body(r, &n); err != nil {
+			return nil, err
+		}
+		if err := change(r.Context(), n); err != nil {
+			return nil, api.Errorf(http.StatusConflict, "%v", err)
+		}
+		return n, nil
+	}
 }
 
 // statusAnswer is what `fairlead status` shows.
