@@ -295,7 +295,7 @@ func (s *session) followStore(ctx context.Context) error {
 // missing of ours is put right.
 func (s *session) watch(ctx context.Context) error {
 	return s.kernel.Watch(ctx, func(c kernel.Change) {
-		if _, attached := s.table.keyOf(c.LinkGone); attached || c.Lost {
+		if _, attached := s.table.byName(c.LinkGone); attached || c.Lost {
 			s.endVanished(ctx, c.LinkGone)
 		}
 		if s.concerns(c) {
@@ -315,8 +315,10 @@ func (s *session) concerns(c kernel.Change) bool {
 		return true
 	case c.LinkGone != "":
 		return strings.HasPrefix(c.LinkGone, plan.VXLANPrefix)
-	case c.LinkSet != "":
-		return strings.HasPrefix(c.LinkSet, plan.VXLANPrefix)
+	case c.LinkSet.Name != "":
+		a, attached := s.table.byName(c.LinkSet.Name)
+		differs := c.LinkSet.MTU != a.MTU || c.LinkSet.Group != plan.Group || !c.LinkSet.Up
+		return attached && differs || strings.HasPrefix(c.LinkSet.Name, plan.VXLANPrefix)
 	case c.Route.IsValid():
 		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr())
 	}

@@ -76,11 +76,12 @@ func (t *table) get(key plan.Key) (plan.Attachment, bool) {
 	return a, ok
 }
 
-func (t *table) keyOf(link string) (plan.Key, bool) {
+// byName gives the attachment whose host link has this name.
+func (t *table) byName(link string) (plan.Attachment, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, ok := t.byLink[link]
-	return k, ok
+	key, ok := t.byLink[link]
+	return t.byKey[key], ok
 }
 
 // has tells whether a container is attached with this address.

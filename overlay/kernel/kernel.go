@@ -136,7 +136,7 @@ func inside(ctx context.Context, c *Conn, s plan.Inside) error {
 
 func (a *applier) addVeth(s plan.AddVeth) error {
 	v := &netlink.Veth{
-		LinkAttrs:        attrs(s.Link, plan.Group),
+		LinkAttrs:        attrs(s.Link),
 		PeerName:         s.Peer,
 		PeerHardwareAddr: s.PeerMAC[:],
 		PeerNamespace:    netlink.NsFd(s.NS.FD),
@@ -155,7 +155,7 @@ func (a *applier) addVeth(s plan.AddVeth) error {
 
 func (a *applier) addVXLAN(s plan.AddLink) error {
 	v := &netlink.Vxlan{
-		LinkAttrs: attrs(s.Link, plan.TunnelGroup),
+		LinkAttrs: attrs(s.Link),
 		VxlanId:   int(s.VXLAN.VNI),
 		Port:      int(s.VXLAN.Port),
 		SrcAddr:   s.VXLAN.Local.AsSlice(),
@@ -185,9 +185,9 @@ func (a *applier) foreign(s plan.AddLink, cause error) error {
 	return cause
 }
 
-func attrs(l plan.Link, group uint32) netlink.LinkAttrs {
+func attrs(l plan.Link) netlink.LinkAttrs {
 	at := netlink.NewLinkAttrs()
-	at.Name, at.MTU, at.HardwareAddr, at.Group = l.Name, l.MTU, l.MAC[:], group
+	at.Name, at.MTU, at.HardwareAddr, at.Group = l.Name, l.MTU, l.MAC[:], l.Group
 	if l.Up {
 		at.Flags = net.FlagUp
 	}
@@ -198,6 +198,11 @@ func (a *applier) setLink(s plan.SetLink) error {
 	return a.onLink(s.Name, func(l netlink.Link) error {
 		if s.MTU > 0 {
 			if err := a.nl.LinkSetMTU(l, s.MTU); err != nil {
+				return err
+			}
+		}
+		if s.Group > 0 {
+			if err := a.nl.LinkSetGroup(l, int(s.Group)); err != nil {
 				return err
 			}
 		}

@@ -19,7 +19,7 @@ import (
 // Change is one thing that happened in the kernel to what may be ours. Exactly one of the fields says what.
 type Change struct {
 	LinkGone string       // one of our links disappeared
-	LinkSet  string       // one of our links changed: it may be down, or have another MTU
+	LinkSet  plan.Link    // one of our links changed: its name, MTU, group and whether it is up
 	Route    netip.Prefix // a route of ours was removed
 	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed; the address it was for or led to
 	Settings bool         // an address, a sysctl, or the nftables rules of somebody changed
@@ -112,17 +112,25 @@ func routeChange(m netlink.Message) (Change, bool) {
 }
 
 func linkChange(m netlink.Message) (Change, bool) {
-	var name string
+	if len(m.Data) < ifInfoLen {
+		return Change{}, false
+	}
+	l := plan.Link{Up: binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP != 0} // ifi_flags
 	attributes(m.Data, ifInfoLen, func(typ uint16, data []byte) {
-		if typ == unix.IFLA_IFNAME {
-			name = strings.TrimRight(string(data), "\x00")
+		switch {
+		case typ == unix.IFLA_IFNAME:
+			l.Name = strings.TrimRight(string(data), "\x00")
+		case typ == unix.IFLA_MTU && len(data) == 4:
+			l.MTU = int(binary.NativeEndian.Uint32(data))
+		case typ == unix.IFLA_GROUP && len(data) == 4:
+			l.Group = binary.NativeEndian.Uint32(data)
 		}
 	})
-	ours := strings.HasPrefix(name, plan.LinkPrefix) || strings.HasPrefix(name, plan.VXLANPrefix)
+	ours := strings.HasPrefix(l.Name, plan.LinkPrefix) || strings.HasPrefix(l.Name, plan.VXLANPrefix)
 	if m.Header.Type == unix.RTM_DELLINK {
-		return Change{LinkGone: name}, ours
+		return Change{LinkGone: l.Name}, ours
 	}
-	return Change{LinkSet: name}, ours
+	return Change{LinkSet: l}, ours && l.MTU > 0 // else a message of one attribute's change
 }
 
 func routeGone(b []byte) (Change, bool) {

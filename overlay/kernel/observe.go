@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,8 +24,7 @@ func (c *Conn) Observe(ctx context.Context) (plan.Observed, error) {
 	}
 	ours := map[int]plan.Link{}
 	for _, l := range links {
-		switch l.Attrs().Group {
-		case plan.Group, plan.RetiredGroup, plan.TunnelGroup:
+		if isOurs(l.Attrs()) {
 			link := observedLink(l)
 			ours[link.Index] = link
 			o.Links = append(o.Links, link)
@@ -54,11 +54,21 @@ func (c *Conn) Observe(ctx context.Context) (plan.Observed, error) {
 	return o, nil
 }
 
+// isOurs knows a link by its group, and by its name when somebody has changed that.
+func isOurs(l *netlink.LinkAttrs) bool {
+	switch l.Group {
+	case plan.Group, plan.RetiredGroup, plan.TunnelGroup:
+		return true
+	}
+	_, ours := plan.ParseAlias(l.Alias)
+	return ours || strings.HasPrefix(l.Name, plan.VXLANPrefix)
+}
+
 func observedLink(l netlink.Link) plan.Link {
 	at := l.Attrs()
 	out := plan.Link{
 		Name: at.Name, Kind: l.Type(), MTU: at.MTU, MAC: mac(at.HardwareAddr), Up: at.Flags&net.FlagUp != 0,
-		Index: at.Index, Alias: at.Alias, Retired: at.Group == plan.RetiredGroup,
+		Group: at.Group, Index: at.Index, Alias: at.Alias, Retired: at.Group == plan.RetiredGroup,
 	}
 	if v, ok := l.(*netlink.Vxlan); ok {
 		out.VXLAN = plan.VXLAN{VNI: uint32(v.VxlanId), Port: uint16(v.Port), Local: addr(v.SrcAddr)}

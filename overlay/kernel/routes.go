@@ -32,9 +32,8 @@ func (c *Conn) ForeignRoute(cidr netip.Prefix) (string, error) {
 		if err != nil {
 			return dst.String(), nil
 		}
-		switch l.Attrs().Group {
-		case plan.Group, plan.RetiredGroup, plan.TunnelGroup:
-			continue // of the kernel's own making, on our link
+		if isOurs(l.Attrs()) {
+			continue // of the kernel's own making
 		}
 		return fmt.Sprintf("%s dev %s", dst, l.Attrs().Name), nil
 	}

@@ -48,7 +48,7 @@ func Detach(a Attachment) []Step {
 
 // HostLink is the host end of a's link.
 func HostLink(a Attachment) Link {
-	return Link{Name: a.Link(), Kind: "veth", MTU: a.MTU, MAC: HostMAC, Up: true}
+	return Link{Name: a.Link(), Kind: "veth", MTU: a.MTU, MAC: HostMAC, Up: true, Group: Group}
 }
 
 // HostNeighs spare the host the question for the container's MAC.

@@ -37,6 +37,7 @@ type Link struct {
 	MTU   int
 	MAC   MAC
 	Up    bool
+	Group uint32
 	VXLAN VXLAN
 
 	Index   int    // observed only

@@ -20,11 +20,12 @@ type (
 		PeerMAC MAC
 		NS      Namespace
 	}
-	// SetLink changes MTU and state of one that is there.
+	// SetLink changes what is not zero of one that is there.
 	SetLink struct {
-		Name string
-		MTU  int
-		Up   bool
+		Name  string
+		MTU   int
+		Group uint32
+		Up    bool
 	}
 	// AwaitUp waits until a link passes packets. The end of a veth that is opened first gets its carrier while it is up
 	// already; until the kernel's link watch has seen to that, its queue drops everything (dev_activate, noop_qdisc).
@@ -79,18 +80,21 @@ type Namespace struct {
 
 func (s AddLink) String() string {
 	return fmt.Sprintf("ip link add %s address %s mtu %d group %d up type vxlan id %d dstport %d local %s nolearning",
-		s.Name, s.MAC, s.MTU, TunnelGroup, s.VXLAN.VNI, s.VXLAN.Port, s.VXLAN.Local)
+		s.Name, s.MAC, s.MTU, s.Group, s.VXLAN.VNI, s.VXLAN.Port, s.VXLAN.Local)
 }
 
 func (s AddVeth) String() string {
 	return fmt.Sprintf("ip link add %s address %s mtu %d group %d up type veth peer name %s address %s mtu %d netns %s",
-		s.Name, s.MAC, s.MTU, Group, s.Peer, s.PeerMAC, s.MTU, s.NS.Path)
+		s.Name, s.MAC, s.MTU, s.Group, s.Peer, s.PeerMAC, s.MTU, s.NS.Path)
 }
 
 func (s SetLink) String() string {
 	line := "ip link set " + s.Name
 	if s.MTU > 0 {
 		line += fmt.Sprintf(" mtu %d", s.MTU)
+	}
+	if s.Group > 0 {
+		line += fmt.Sprintf(" group %d", s.Group)
 	}
 	if s.Up {
 		line += " up"

@@ -94,8 +94,8 @@ func diffLinks(want Host, have Observed) linkDiff {
 			if !l.Retired {
 				d.remove = append(d.remove, RetireLink{l.Name})
 			}
-		case w.MTU != l.MTU || !l.Up:
-			d.make = append(d.make, SetLink{l.Name, w.MTU, true})
+		case w.MTU != l.MTU || !l.Up || w.Group != l.Group:
+			d.make = append(d.make, SetLink{l.Name, w.MTU, w.Group, true})
 			present[l.Name] = true
 		default:
 			present[l.Name] = true
@@ -119,7 +119,7 @@ func sameKind(want, have Link) bool {
 
 func vxlanLink(n Network) Link {
 	return Link{
-		Name: n.Device(), Kind: "vxlan", MTU: n.MTU, MAC: n.Underlay.MAC, Up: true,
+		Name: n.Device(), Kind: "vxlan", MTU: n.MTU, MAC: n.Underlay.MAC, Up: true, Group: TunnelGroup,
 		VXLAN: VXLAN{n.VNI, n.Port, n.Underlay.Addr},
 	}
 }
