@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/fairlead-dev/fairlead/overlay/ipam"
+	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
@@ -34,7 +35,7 @@ type Network struct {
 	CIDR6 netip.Prefix `yaml:"cidr6" json:"cidr6,omitzero" doc:"IPv6 addresses of the whole network, such as fd42::/48; nothing: IPv4 only"`
 	VNI   uint32       `yaml:"vni" json:"vni" doc:"VXLAN network identifier, 1 to 16777215"`
 	MTU   int          `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
-	Path  string       `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: auto or vxlan; auto is vxlan in this version"`
+	Path  string       `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; direct, plainly where both are on one segment and no switch or cloud filters by source address, else by VXLAN; auto is vxlan in this version"`
 	Allow []string     `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
 	Host  string       `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
 }
@@ -102,8 +103,8 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	if n.MTU != 0 && (n.MTU < 576 || n.MTU > 65535) {
 		problem("mtu", "%d is not 0 or between 576 and 65535", n.MTU)
 	}
-	if !slices.Contains([]string{"", "auto", "vxlan"}, n.Path) {
-		problem("path", "expected auto or vxlan, found %q", n.Path)
+	if !slices.Contains([]string{"", "auto", "vxlan", "direct"}, n.Path) {
+		problem("path", "expected auto, direct or vxlan, found %q", n.Path)
 	}
 	if !slices.Contains([]string{"", "deny", "allow"}, n.Host) {
 		problem("host", "expected deny or allow, found %q", n.Host)
@@ -209,8 +210,9 @@ func nodes(peers []Peer) []store.Node {
 // vxlanOverhead is what VXLAN over IPv4 adds to a packet: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348).
 const vxlanOverhead = 50
 
-// networks gives what this host's part in each of list is, in a cluster over an underlay with the given MTU.
-func (c Config) networks(list []Network, cl store.Cluster, self plan.VTEP, underlayMTU int) []plan.Network {
+// networks gives what this host's part in each of list is, in a cluster over an underlay.
+// segment says which peers are on this host's segment, and by which MAC.
+func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay, segment map[netip.Addr]plan.MAC) []plan.Network {
 	var out []plan.Network
 	for _, n := range list {
 		w := plan.Network{
@@ -221,18 +223,20 @@ func (c Config) networks(list []Network, cl store.Cluster, self plan.VTEP, under
 			w.Blocks = n.cidrs()
 		}
 		if w.MTU == 0 {
-			w.MTU = underlayMTU
+			w.MTU = under.MTU
 		}
 		if len(cl.Peers) > 0 && len(w.Blocks) > 0 {
 			w.Node, w.Node6 = nodeOf(w.Blocks)
-			w.Underlay = plan.VTEP{Addr: self.Addr, MAC: plan.VTEPMAC(cl.Self.Name, n.VNI)}
+			w.Underlay = plan.VTEP{Addr: under.Addr, MAC: plan.VTEPMAC(cl.Self.Name, n.VNI)}
 			if n.MTU == 0 {
-				w.MTU = underlayMTU - vxlanOverhead
+				w.MTU = under.MTU - vxlanOverhead
 			}
 			for _, p := range cl.Peers {
-				w.Peers = append(w.Peers, plan.Peer{
-					Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks),
-				})
+				peer := plan.Peer{Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks)}
+				if mac, here := segment[p.Addr]; here && n.Path == "direct" {
+					peer.Direct, peer.MAC = under.Dev, mac
+				}
+				w.Peers = append(w.Peers, peer)
 			}
 		}
 		out = append(out, w)

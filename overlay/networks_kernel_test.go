@@ -45,12 +45,20 @@ func newSite(t *testing.T, networks ...overlay.Network) *site {
 			ip addr add 192.0.2.99/24 dev far; ip -6 addr add 2001:db8::99/64 dev far nodad; ip link set far up
 			ip route add 10.0.0.0/8 via 192.0.2.11; ip -6 route add fd42::/48 via 2001:db8::11'
 		ip route add default via 192.0.2.99; ip -6 route add default via 2001:db8::99`)
+	c := overlay.DefaultConfig()
+	c.Networks = networks
+	s.start(c)
+	return s
+}
+
+// start runs an overlay in this process's namespace until the test ends.
+func (s *site) start(c overlay.Config) {
+	s.t.Helper()
+	t := s.t
 	dir, err := state.Open(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := overlay.DefaultConfig()
-	c.Networks = networks
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +80,6 @@ func newSite(t *testing.T, networks ...overlay.Network) *site {
 	if err := s.o.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 func (s *site) sh(script string) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
@@ -111,7 +112,7 @@ overlay.port: 0 is not between 1 and 65535
 overlay.networks[0].name: expected 1 to 32 of a-z, 0-9 and -, found "Blue!"
 overlay.networks[0].vni: 16777216 is not between 1 and 16777215
 overlay.networks[0].mtu: 9 is not 0 or between 576 and 65535
-overlay.networks[0].path: expected auto or vxlan, found "pigeon"
+overlay.networks[0].path: expected auto, direct or vxlan, found "pigeon"
 overlay.networks[1].name: expected 1 to 32 of a-z, 0-9 and -, found ""
 overlay.networks[1].cidr: expected an IPv4 prefix such as 10.42.0.0/16
 overlay.networks[1].vni: 0 is not between 1 and 16777215
@@ -138,12 +139,12 @@ func TestAHostWithoutABlockOfANetworkTakesNoPartInItsTunnels(t *testing.T) {
 	t.Parallel()
 	c := Config{Port: 4789, Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}}
 	peer := store.Node{Name: "web2", Addr: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}}
-	self := plan.VTEP{Addr: netip.MustParseAddr("192.0.2.11")}
-	with := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}}, Peers: []store.Node{peer}}, self, 1500)
+	self := kernel.Underlay{Dev: "eth0", Addr: netip.MustParseAddr("192.0.2.11"), MTU: 1500}
+	with := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1", Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}}, Peers: []store.Node{peer}}, self, nil)
 	if n := with[0]; n.MTU != 1450 || n.Node.String() != "10.42.1.1" || len(n.Peers) != 1 || n.Peers[0].VTEP.MAC != plan.VTEPMAC("web2", 42) {
 		t.Fatalf("got %+v", n)
 	}
-	without := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, 1500)
+	without := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, nil)
 	if n := without[0]; n.Underlay.Addr.IsValid() || len(n.Peers) != 0 || n.MTU != 1500 {
 		t.Fatalf("got %+v", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ type session struct {
 	ownNS    string            // NamespaceID of the agent's own namespace
 	cluster  store.Cluster
 	underlay kernel.Underlay
+	near     map[netip.Addr]plan.MAC // peers on this host's segment
 
 	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
 	// with the table and must not see an attachment half made.
@@ -64,11 +66,12 @@ type session struct {
 	published  chan struct{} // the table changed
 	repair     chan struct{} // something of ours is gone
 	others     chan struct{} // somebody changed rules: his own, perhaps
+	found      chan struct{} // a peer was found on the segment, or lost there
 }
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
-	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1)}
+	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1)}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}
@@ -163,11 +166,48 @@ func (s *session) setCluster(c store.Cluster) error {
 	case err != nil:
 		return fmt.Errorf("find underlay: %w", err)
 	}
+	segment, err := s.segment(underlay, c)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cluster, s.underlay = c, underlay
-	s.networks = s.o.cfg.networks(s.served(), c, plan.VTEP{Addr: underlay.Addr}, underlay.MTU)
+	s.cluster, s.underlay, s.near = c, underlay, segment
+	s.networks = s.o.cfg.networks(s.served(), c, underlay, segment)
 	s.table.serve(s.networks)
+	return nil
+}
+
+// segment gives the peers that are on this host's segment and answer there, by their MACs.
+func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]plan.MAC, error) {
+	var near []netip.Addr
+	for _, p := range c.Peers {
+		if u.Net.IsValid() && u.Net.Contains(p.Addr) {
+			near = append(near, p.Addr)
+		}
+	}
+	wanted := slices.ContainsFunc(s.o.cfg.Networks, func(n Network) bool { return n.Path == "direct" })
+	if len(near) == 0 || !wanted {
+		return nil, nil
+	}
+	return s.kernel.Segment(u.Dev, near)
+}
+
+// look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not.
+func (s *session) look() error {
+	s.mu.Lock()
+	cluster, underlay, before := s.cluster, s.underlay, s.near
+	s.mu.Unlock()
+	now, err := s.segment(underlay, cluster)
+	if err != nil || maps.Equal(now, before) { // most news are of an entry's age
+		return err
+	}
+	s.o.deps.Log.Info("peers on this host's segment", "now", len(now), "before", len(before))
+	if err := s.setCluster(cluster); err != nil {
+		return err
+	}
+	s.newCluster.Store(true)
+	poke(s.repair)
 	return nil
 }
 
@@ -266,6 +306,14 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(s.publish)
 	g.Go(s.keepRight)
 	g.Go(s.passOthers)
+	g.Go(func(ctx context.Context) error {
+		for wait(ctx, s.found) {
+			if err := s.look(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	g.Go(s.tendJournal)
 	return g.Wait()
 }
@@ -303,6 +351,9 @@ func (s *session) watch(ctx context.Context) error {
 		}
 		if c.Settings || c.Lost {
 			poke(s.others)
+		}
+		if c.Found.IsValid() && s.isPeer(c.Found) {
+			poke(s.found)
 		}
 	})
 }

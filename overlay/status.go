@@ -60,7 +60,11 @@ func (o *Overlay) Networks() []NetworkStatus {
 			st.Device = n.Device()
 		}
 		for _, p := range n.Peers {
-			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: "vxlan"})
+			path := "vxlan"
+			if p.Direct != "" {
+				path = "direct"
+			}
+			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: path})
 		}
 		out = append(out, st)
 	}

@@ -22,6 +22,7 @@ type Change struct {
 	LinkSet  plan.Link    // one of our links changed: its name, MTU, group and whether it is up
 	Route    netip.Prefix // a route of ours was removed
 	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed; the address it was for or led to
+	Found    netip.Addr   // a host of a segment was found there, anew or with another MAC, or was not
 	Settings bool         // an address, a sysctl, or the nftables rules of somebody changed
 	Lost     bool         // events were lost, or the watch has just begun: anything may have happened
 }
@@ -103,6 +104,9 @@ func routeChange(m netlink.Message) (Change, bool) {
 		return routeGone(m.Data)
 	case unix.RTM_DELNEIGH:
 		return neighGone(m.Data)
+	case unix.RTM_NEWNEIGH:
+		c, ok := neighGone(m.Data)
+		return Change{Found: c.Neigh}, ok && m.Data[0] != unix.AF_BRIDGE
 	case unix.RTM_DELADDR: // a link-local address goes with each link
 		return Change{Settings: true}, len(m.Data) >= ifAddrLen && m.Data[3] != unix.RT_SCOPE_LINK // ifa_scope
 	case unix.RTM_NEWNETCONF:

@@ -22,8 +22,9 @@ func (c *Conn) Observe(ctx context.Context) (plan.Observed, error) {
 	if err != nil {
 		return o, fmt.Errorf("list links: %w", err)
 	}
-	ours := map[int]plan.Link{}
+	ours, names := map[int]plan.Link{}, map[int]string{}
 	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
 		if isOurs(l.Attrs()) {
 			link := observedLink(l)
 			ours[link.Index] = link
@@ -33,7 +34,7 @@ func (c *Conn) Observe(ctx context.Context) (plan.Observed, error) {
 	if err := ctx.Err(); err != nil {
 		return o, err
 	}
-	if o.Routes, err = c.routes(ours); err != nil {
+	if o.Routes, err = c.routes(names); err != nil {
 		return o, fmt.Errorf("list routes: %w", err)
 	}
 	if o.Neighs, err = c.neighs(ours); err != nil {
@@ -76,7 +77,7 @@ func observedLink(l netlink.Link) plan.Link {
 	return out
 }
 
-func (c *Conn) routes(ours map[int]plan.Link) ([]plan.Route, error) {
+func (c *Conn) routes(names map[int]string) ([]plan.Route, error) {
 	filter := &netlink.Route{Protocol: plan.Protocol, Table: unix.RT_TABLE_MAIN}
 	list, err := bothFamilies(func(family int) ([]netlink.Route, error) {
 		return c.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
@@ -86,10 +87,14 @@ func (c *Conn) routes(ours map[int]plan.Link) ([]plan.Route, error) {
 	}
 	var out []plan.Route
 	for _, r := range list {
-		out = append(out, plan.Route{
-			Dst: destination(r), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: ours[r.LinkIndex].Name,
+		route := plan.Route{
+			Dst: destination(r), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: names[r.LinkIndex],
 			Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src),
-		})
+		}
+		if route.Unreachable {
+			route.Dev = "" // IPv6 shows lo
+		}
+		out = append(out, route)
 	}
 	return out, nil
 }

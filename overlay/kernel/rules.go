@@ -25,14 +25,27 @@ func expressions(r plan.Rule) []expr.Any {
 	switch r.Kind {
 	case plan.AntispoofMAC:
 		return rule(iifGroup(r.Group),
-			&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg1}, equal(binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)),
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1},
+			ether(), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1},
 			&expr.Payload{DestRegister: r0 + 4, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
 			lookup("links", true), drop())
 	case plan.AntispoofAddr:
 		return rule(iifGroup(r.Group), f.only(),
 			&expr.Fib{Register: reg1, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
 			equal([]byte{0}), drop())
+	case plan.AntispoofPeer:
+		return rule(iifGroup(r.Group), f.only(),
+			&expr.Fib{Register: reg1, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
+			equal([]byte{0}), etherAndSource(f), lookup("direct", true), drop())
+	case plan.NoOutsiders:
+		parts := rule(notOurs(), notLoopback(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false))
+		if !r.V6 {
+			parts = rule(parts, ether(), etherAndSource(f), lookup("direct", true))
+		}
+		return rule(parts, drop())
+	case plan.NoForeignVXLAN:
+		return rule(f.only(), l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
+			port(reg1), &expr.Payload{DestRegister: r0 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
+			lookup("tunnels", false), f.source(reg1), lookup("vteps", true), drop())
 	case plan.NoLoopback:
 		return rule(iifGroup(r.Group), f.only(), f.destination(reg1), loopbackNet(), equal([]byte{127, 0, 0, 0}), drop())
 	case plan.PassKnown:
@@ -93,6 +106,32 @@ func lookup(set string, not bool) expr.Any {
 }
 
 func verdict(k expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: k} }
+
+// ether matches devices whose packets have Ethernet headers.
+func ether() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg1}, equal(binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER))}
+}
+
+func notOurs() []expr.Any {
+	out := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: reg1}}
+	for _, g := range []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup} {
+		out = append(out, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(g)})
+	}
+	return out
+}
+
+// notLoopback: lo is the first device of every network namespace.
+func notLoopback() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(1)},
+	}
+}
+
+// etherAndSource loads the MAC and the address that a packet comes from.
+func etherAndSource(f ipFamily) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}, f.source(r0 + 2)}
+}
 
 func drop() []expr.Any { return []expr.Any{&expr.Counter{}, verdict(expr.VerdictDrop)} }
 

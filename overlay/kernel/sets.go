@@ -39,7 +39,12 @@ func familyOf(a netip.Addr) ipFamily {
 // ourSets gives the table's sets and maps without their elements.
 func ourSets() []*nftables.Set {
 	concat := nftables.MustConcatSetType
-	out := []*nftables.Set{{Name: "links", KeyType: concat(nftables.TypeIFName, nftables.TypeEtherAddr), Concatenation: true}}
+	out := []*nftables.Set{
+		{Name: "links", KeyType: concat(nftables.TypeIFName, nftables.TypeEtherAddr), Concatenation: true},
+		{Name: "tunnels", KeyType: concat(nftables.TypeInetService, nftables.TypeMark), Concatenation: true},
+		{Name: "vteps", KeyType: nftables.TypeIPAddr},
+		{Name: "direct", KeyType: concat(nftables.TypeEtherAddr, nftables.TypeIPAddr), Interval: true, Concatenation: true},
+	}
 	for _, f := range []ipFamily{families4, families6} {
 		proto, port := nftables.TypeInetProto, nftables.TypeInetService
 		out = append(out,
@@ -59,7 +64,7 @@ func ourSets() []*nftables.Set {
 
 // encode gives the elements of each set of a table.
 func encode(t plan.Table) map[string][]nftables.SetElement {
-	out := encodeElements(plan.Elements{Links: t.Links, Forwards: t.Forwards, Hairpins: t.Hairpins})
+	out := encodeElements(t.Elements)
 	intervals := func(name string, list []netip.Prefix) {
 		for _, p := range list {
 			set := name + familyOf(p.Addr()).suffix
@@ -68,6 +73,10 @@ func encode(t plan.Table) map[string][]nftables.SetElement {
 	}
 	intervals("overlay", t.Overlay)
 	intervals("open", t.Open)
+	for _, u := range t.Tunnels {
+		key := binary.BigEndian.AppendUint32(withPort(nil, u.Port), u.VNI<<8) // as it is in the header, RFC 7348: a reserved byte follows
+		out["tunnels"] = append(out["tunnels"], nftables.SetElement{Key: key})
+	}
 	for _, p := range t.Pairs {
 		set := "pairs" + familyOf(p.From.Addr()).suffix
 		out[set] = append(out[set], nftables.SetElement{
@@ -100,6 +109,15 @@ func encodeElements(e plan.Elements) map[string][]nftables.SetElement {
 	for _, a := range e.Hairpins {
 		set := "hairpin" + familyOf(a).suffix
 		out[set] = append(out[set], nftables.SetElement{Key: slices.Concat(a.AsSlice(), a.AsSlice())})
+	}
+	for _, a := range e.VTEPs {
+		out["vteps"] = append(out["vteps"], nftables.SetElement{Key: a.AsSlice()})
+	}
+	for _, d := range e.Direct {
+		mac := append(d.MAC[:], 0, 0)
+		out["direct"] = append(out["direct"], nftables.SetElement{
+			Key: slices.Concat(mac, d.Block.Addr().AsSlice()), KeyEnd: slices.Concat(mac, last(d.Block).AsSlice()),
+		})
 	}
 	return out
 }
@@ -138,6 +156,14 @@ func decode(t *plan.Table, set string, elements []nftables.SetElement) {
 			l := plan.LinkMAC{Dev: strings.TrimRight(string(e.Key[:16]), "\x00")}
 			copy(l.MAC[:], e.Key[16:])
 			t.Links = append(t.Links, l)
+		case "tunnels":
+			t.Tunnels = append(t.Tunnels, plan.Tunnel{Port: binary.BigEndian.Uint16(e.Key), VNI: binary.BigEndian.Uint32(e.Key[4:]) >> 8})
+		case "vteps":
+			t.VTEPs = append(t.VTEPs, ip(e.Key))
+		case "direct":
+			d := plan.MACBlock{Block: spanning(e.Key[8:], e.KeyEnd[8:])}
+			copy(d.MAC[:], e.Key)
+			t.Direct = append(t.Direct, d)
 		case "pairs":
 			t.Pairs = append(t.Pairs, plan.Pair{From: spanning(e.Key[:n], e.KeyEnd[:n]), To: spanning(e.Key[n:], e.KeyEnd[n:])})
 		case "hairpin":

@@ -12,7 +12,8 @@ import (
 type Underlay struct {
 	Dev  string
 	Addr netip.Addr
-	MTU  int // bytes
+	MTU  int          // bytes
+	Net  netip.Prefix // whose addresses are on the same segment
 }
 
 // ErrNoUnderlay is returned by FindUnderlay when the host has no default route and no address was asked for.
@@ -35,7 +36,7 @@ func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 		}
 		addrs, err := c.nl.AddrList(l, netlink.FAMILY_V4)
 		if err == nil && len(addrs) > 0 {
-			return Underlay{l.Attrs().Name, addr(addrs[0].IP), l.Attrs().MTU}, nil
+			return underlay(l, addrs[0]), nil
 		}
 	}
 	return Underlay{}, ErrNoUnderlay
@@ -54,7 +55,11 @@ func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
 		if err != nil {
 			return Underlay{}, fmt.Errorf("find the device with %s: %w", want, err)
 		}
-		return Underlay{l.Attrs().Name, want, l.Attrs().MTU}, nil
+		return underlay(l, a), nil
 	}
 	return Underlay{}, fmt.Errorf("no device of this host has the address %s; set node.address to one that it has", want)
+}
+
+func underlay(l netlink.Link, a netlink.Addr) Underlay {
+	return Underlay{l.Attrs().Name, addr(a.IP), l.Attrs().MTU, netPrefix(a.IPNet).Masked()}
 }

@@ -72,11 +72,7 @@ func tableDifferences(want Elements, have *Table) []string {
 	if have == nil {
 		return []string{fmt.Sprintf("nftables table inet %s, or a rule or set of it, is missing or changed", TableName)}
 	}
-	missing := Elements{
-		only(want.Links, func(l LinkMAC) bool { return !slices.Contains(have.Links, l) }),
-		only(want.Forwards, func(f Forward) bool { return !slices.Contains(have.Forwards, f) }),
-		only(want.Hairpins, func(a netip.Addr) bool { return !slices.Contains(have.Hairpins, a) }),
-	}
+	missing := want.missingFrom(have.Elements, false)
 	if missing.empty() {
 		return nil
 	}

@@ -125,7 +125,14 @@ type Peer struct {
 	Name   string
 	VTEP   VTEP
 	Blocks []netip.Prefix
+	// Direct is the device behind which the peer is on the same segment, with its MAC there: packets for its IPv4 blocks
+	// go there plainly. Empty: by VXLAN.
+	Direct string
+	MAC    MAC
 }
+
+// isDirect tells whether packets for block go plainly.
+func (p Peer) isDirect(block netip.Prefix) bool { return p.Direct != "" && block.Addr().Is4() }
 
 // hops gives the next hops of all its blocks, each once.
 func (p Peer) hops() []netip.Addr {

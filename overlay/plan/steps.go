@@ -133,7 +133,11 @@ func wantRoutes(want Host) []Route {
 		}
 		for _, p := range n.Peers {
 			for _, block := range p.Blocks {
-				out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.hop(block), OnLink: true, Src: n.NodeOf(block)})
+				if p.isDirect(block) {
+					out = append(out, Route{Dst: block, Dev: p.Direct, Via: p.VTEP.Addr, Src: n.NodeOf(block)})
+				} else {
+					out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.hop(block), OnLink: true, Src: n.NodeOf(block)})
+				}
 			}
 		}
 	}

@@ -17,11 +17,37 @@ type Table struct {
 	Overlay []netip.Prefix
 	Pairs   []Pair
 	Open    []netip.Prefix
-	// Links and Forwards have elements for each attachment.
+	Tunnels []Tunnel
+	// Elements are those of each attachment and each peer.
+	Elements
+}
+
+// Elements are members of the table's sets and maps that attachments and peers have.
+type Elements struct {
 	Links    []LinkMAC
 	Forwards []Forward
 	// Hairpins are the addresses that may reach themselves by a port of the host: those that a forward leads to.
 	Hairpins []netip.Addr
+	// VTEPs are the peers' addresses on the underlay, from which alone VXLAN packets are taken. Direct says which MAC may
+	// send for which addresses, for peers that are on the same segment.
+	VTEPs  []netip.Addr
+	Direct []MACBlock
+}
+
+// Tunnel is a VXLAN of ours: UDP port and network identifier.
+type Tunnel struct {
+	Port uint16
+	VNI  uint32
+}
+
+// MACBlock is a block of addresses and a MAC that may send for it.
+type MACBlock struct {
+	MAC   MAC
+	Block netip.Prefix
+}
+
+func (m MACBlock) compare(n MACBlock) int {
+	return cmp.Or(bytes.Compare(m.MAC[:], n.MAC[:]), m.Block.Compare(n.Block))
 }
 
 // Pair lets packets pass from one prefix to another.
@@ -44,6 +70,9 @@ type RuleKind int
 const (
 	AntispoofMAC RuleKind = iota
 	AntispoofAddr
+	AntispoofPeer
+	NoOutsiders
+	NoForeignVXLAN
 	NoLoopback
 	PassKnown
 	PassForwarded
@@ -91,11 +120,16 @@ func Rules() []Rule {
 	// only what would be routed back to it: its own addresses.
 	add(Drop, false, RetiredGroup, ChainAntispoof, "iifgroup %d drop", RetiredGroup)
 	add(AntispoofMAC, false, Group, ChainAntispoof, "iifgroup %d iifname . ether saddr != @links drop", Group)
-	for _, g := range []uint32{Group, TunnelGroup} {
-		both(func(f family) {
-			add(AntispoofAddr, f.v6, g, ChainAntispoof, "iifgroup %d meta nfproto ipv%s fib saddr . iif oif missing drop", g, f.n)
-		})
-	}
+	both(func(f family) {
+		add(AntispoofAddr, f.v6, Group, ChainAntispoof, "iifgroup %d meta nfproto ipv%s fib saddr . iif oif missing drop", Group, f.n)
+	})
+	// A peer too, unless it is one that is also reached plainly. Who else sends from overlay addresses is an impostor, and
+	// so is who speaks one of our VXLANs and is no peer.
+	add(AntispoofPeer, false, TunnelGroup, ChainAntispoof, "iifgroup %d meta nfproto ipv4 fib saddr . iif oif missing ether saddr . ip saddr != @direct drop", TunnelGroup)
+	add(AntispoofAddr, true, TunnelGroup, ChainAntispoof, "iifgroup %d meta nfproto ipv6 fib saddr . iif oif missing drop", TunnelGroup)
+	add(NoOutsiders, false, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo ip saddr @overlay4 ether saddr . ip saddr != @direct drop", Group, RetiredGroup, TunnelGroup)
+	add(NoOutsiders, true, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo ip6 saddr @overlay6 drop", Group, RetiredGroup, TunnelGroup)
+	add(NoForeignVXLAN, false, 0, ChainAntispoof, "udp dport . @th,96,32 @tunnels ip saddr != @vteps drop")
 	// The links have route_localnet for the host's own 127.0.0.1:PORT; nobody may use it from the other side.
 	add(NoLoopback, false, Group, ChainAntispoof, "iifgroup %d ip daddr 127.0.0.0/8 drop", Group)
 	for _, chain := range []string{ChainPorts, ChainOwnPorts} {
@@ -142,7 +176,7 @@ type family struct {
 
 // sameNetworks compares the sets of networks, which change seldom, and not those of attachments.
 func (t Table) sameNetworks(u Table) bool {
-	return slices.Equal(t.Overlay, u.Overlay) && slices.Equal(t.Pairs, u.Pairs) && slices.Equal(t.Open, u.Open)
+	return slices.Equal(t.Overlay, u.Overlay) && slices.Equal(t.Pairs, u.Pairs) && slices.Equal(t.Open, u.Open) && slices.Equal(t.Tunnels, u.Tunnels)
 }
 
 // String gives what varies, as nft would show it.
@@ -159,6 +193,9 @@ func (t Table) String() string {
 	set("pairs", len(t.Pairs), func(i int) string { return t.Pairs[i].String() })
 	set("open", len(t.Open), func(i int) string { return t.Open[i].String() })
 	set("links", len(t.Links), func(i int) string { return t.Links[i].Dev + " . " + t.Links[i].MAC.String() })
+	set("tunnels", len(t.Tunnels), func(i int) string { return fmt.Sprintf("%d . %d", t.Tunnels[i].Port, t.Tunnels[i].VNI) })
+	set("vteps", len(t.VTEPs), func(i int) string { return t.VTEPs[i].String() })
+	set("direct", len(t.Direct), func(i int) string { return t.Direct[i].MAC.String() + " . " + t.Direct[i].Block.String() })
 	set("ports", len(t.Forwards), func(i int) string { return t.Forwards[i].String() })
 	return fmt.Sprintf("table inet %s { %s } # and its %d rules", TableName, strings.Join(sets, " "), len(Rules()))
 }
@@ -171,6 +208,13 @@ func wantTable(want Host) Table {
 		t.Overlay = append(t.Overlay, n.CIDRs()...)
 		if n.Open {
 			t.Open = append(t.Open, n.CIDRs()...)
+		}
+		if n.Underlay.Addr.IsValid() {
+			t.Tunnels = append(t.Tunnels, Tunnel{n.Port, n.VNI})
+		}
+		for _, p := range n.Peers {
+			t.VTEPs = append(t.VTEPs, p.VTEP.Addr)
+			t.Direct = append(t.Direct, p.plain()...)
 		}
 		for _, m := range want.Networks {
 			if n.Name == m.Name || slices.Contains(n.Allow, m.Name) || slices.Contains(m.Allow, n.Name) {
@@ -185,6 +229,18 @@ func wantTable(want Host) Table {
 	t.Hairpins = hairpins(t.Forwards)
 	t.Sort()
 	return t
+}
+
+// plain gives who may send for the blocks of a peer that is reached plainly: the peer itself, and its VTEP as long as
+// it has not found us here.
+func (p Peer) plain() []MACBlock {
+	var out []MACBlock
+	for _, b := range p.Blocks {
+		if p.isDirect(b) {
+			out = append(out, MACBlock{p.MAC, b}, MACBlock{p.VTEP.MAC, b})
+		}
+	}
+	return out
 }
 
 func hairpins(forwards []Forward) []netip.Addr {
@@ -212,6 +268,11 @@ func (t *Table) Sort() {
 	slices.SortFunc(t.Links, LinkMAC.compare)
 	slices.SortFunc(t.Forwards, Forward.compare)
 	slices.SortFunc(t.Hairpins, netip.Addr.Compare)
+	slices.SortFunc(t.Tunnels, func(a, b Tunnel) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
+	slices.SortFunc(t.VTEPs, netip.Addr.Compare)
+	t.VTEPs = slices.Compact(t.VTEPs)
+	slices.SortFunc(t.Direct, MACBlock.compare)
+	t.Direct = slices.Compact(t.Direct)
 }
 
 // Speaker is who may speak on a's link.
@@ -222,32 +283,43 @@ func tableSteps(want Table, have *Table) []Step {
 	if have == nil || !want.sameNetworks(*have) {
 		return []Step{ReplaceTable{want}}
 	}
-	links := diff(want.Links, have.Links, func(l LinkMAC) LinkMAC { return l })
-	forwards := diff(want.Forwards, have.Forwards, func(f Forward) Forward { return f })
-	hairpins := diff(want.Hairpins, have.Hairpins, func(a netip.Addr) netip.Addr { return a })
 	var steps []Step
-	if extra := (Elements{links.extra, forwards.extra, hairpins.extra}); !extra.empty() {
+	if extra := want.missingFrom(have.Elements, true); !extra.empty() {
 		steps = append(steps, Dismiss{extra})
 	}
-	if missing := (Elements{links.missing, forwards.missing, hairpins.missing}); !missing.empty() {
+	if missing := want.missingFrom(have.Elements, false); !missing.empty() {
 		steps = append(steps, Admit{missing})
 	}
 	return steps
 }
 
-// Elements are members of the table's sets and maps, as one attachment has them.
-type Elements struct {
-	Links    []LinkMAC
-	Forwards []Forward
-	Hairpins []netip.Addr
+// missingFrom gives what e has and have has not; reversed, the other way round.
+func (e Elements) missingFrom(have Elements, reversed bool) Elements {
+	if reversed {
+		e, have = have, e
+	}
+	return Elements{
+		without(e.Links, have.Links), without(e.Forwards, have.Forwards), without(e.Hairpins, have.Hairpins),
+		without(e.VTEPs, have.VTEPs), without(e.Direct, have.Direct),
+	}
 }
 
-func (e Elements) empty() bool { return len(e.Links)+len(e.Forwards)+len(e.Hairpins) == 0 }
+func without[T comparable](list, others []T) []T {
+	in := make(map[T]bool, len(others))
+	for _, o := range others {
+		in[o] = true
+	}
+	return only(list, func(v T) bool { return !in[v] })
+}
+
+func (e Elements) empty() bool {
+	return len(e.Links)+len(e.Forwards)+len(e.Hairpins)+len(e.VTEPs)+len(e.Direct) == 0
+}
 
 // elementsOf gives those of one attachment.
 func elementsOf(a Attachment) Elements {
 	f := Forwards(a)
-	return Elements{[]LinkMAC{Speaker(a)}, f, hairpins(f)}
+	return Elements{Links: []LinkMAC{Speaker(a)}, Forwards: f, Hairpins: hairpins(f)}
 }
 
 // lines gives a command for each element.
@@ -269,6 +341,12 @@ func (e Elements) lines(verb string) string {
 	}
 	for _, a := range e.Hairpins {
 		line("hairpin"+map[bool]string{true: "4", false: "6"}[a.Is4()], "%s . %s", a, a)
+	}
+	for _, a := range e.VTEPs {
+		line("vteps", "%s", a)
+	}
+	for _, d := range e.Direct {
+		line("direct", "%s . %s", d.MAC, d.Block)
 	}
 	return strings.Join(out, "\n")
 }
