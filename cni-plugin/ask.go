@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/cni-plugin/crash"
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 )
 
@@ -27,14 +28,17 @@ func ask(socket string, req wire.Request) (wire.Response, error) {
 		return wire.Response{}, err
 	}
 	defer syscall.Close(fd)
+	crash.Point("connected")
 	if err := send(fd, line, req); err != nil {
 		return wire.Response{}, fmt.Errorf("send request: %w", err)
 	}
+	crash.Point("sent")
 	var res wire.Response
 	answer, err := receive(fd)
 	if err != nil {
 		return res, fmt.Errorf("read answer: %w", err)
 	}
+	crash.Point("answered")
 	if err := json.Unmarshal(answer, &res); err != nil {
 		return res, fmt.Errorf("decode answer: %w", err)
 	}

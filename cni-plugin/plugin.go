@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/fairlead-dev/fairlead/cni-plugin/crash"
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 )
 
@@ -34,6 +35,7 @@ func Run(c Call) int {
 	if c.Env("CNI_COMMAND") == "VERSION" {
 		return c.version()
 	}
+	crash.Begin(c.Env("CNI_COMMAND"))
 	req, conf, err := c.request()
 	if err != nil {
 		return c.fail(conf.CNIVersion, err)
@@ -55,6 +57,7 @@ func Run(c Call) int {
 	if len(res.Result) > 0 {
 		fmt.Fprintf(c.Stdout, "%s\n", res.Result)
 	}
+	crash.Point("printed")
 	return 0
 }
 

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"sync"
+
+	places "github.com/fairlead-dev/fairlead/cni-plugin/crash"
 )
 
 // Journal is an append-only file of records that belong to one boot. Appending is one write(2): kill -9 loses nothing
@@ -146,6 +148,7 @@ func (j *Journal) Append(records ...any) error {
 	}
 	j.size += int64(n)
 	j.dirty = true
+	places.Point("journal")
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/cni-plugin/crash"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
@@ -66,6 +67,7 @@ func (a *applier) apply(ctx context.Context, steps []plan.Step) error {
 		if err := a.do(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
+		crash.Step(s)
 	}
 	return nil
 }

@@ -21,8 +21,12 @@ bench-cni: build ## ADD and DEL beside the reference CNI plugins; SHORT=1 takes 
 	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-cni ./cni
 	@SHORT=$(SHORT) .tools/bench-cni -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS) -reference-version $(CNI_PLUGINS)
 
+# The OpenTelemetry Collector with the few parts that we meet. It is kept; building it anew takes minutes.
+.tools/collector: $(wildcard test/peers/go.* test/peers/collector/*.go)
+	@cd test/peers && $(GO) build -ldflags="-s -w" -o $(CURDIR)/.tools/collector ./collector
+
 .PHONY: bench-logs
-bench-logs: ## what delivering logs costs beside rsyslog imfile; SHORT=1 takes a minute
+bench-logs: .tools/collector ## what delivering logs costs beside rsyslog imfile and OpenTelemetry filelog; SHORT=1 takes a minute
 	$(ROOT)
 	@deploy/packages/install deploy/packages/test
 	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-logs ./logs
@@ -32,3 +36,23 @@ bench-logs: ## what delivering logs costs beside rsyslog imfile; SHORT=1 takes a
 soak-logs: ## log delivery under rotation and kill -9; SHORT=1 takes half a minute
 	@$(GO) build -o .tools/soak-logs ./test/soak/logs
 	@SHORT=$(SHORT) .tools/soak-logs
+	@[ -n "$(SHORT)" ] || FAIRLEAD_SOAK=1 $(GO) test -tags=kernel -count=1 -timeout 20m -v ./logship \
+		-run 'Vanish|WhileASink|OneGeneration|Overflowed|StateDirectoryIsFull|RealContainer'
+
+.PHONY: soak-cni
+soak-cni: ## kill -9 at every place of ADD and DEL, nothing may be left; SHORT=1 takes a minute
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo deploy/packages/test
+	@$(GO) build -o .tools/soak-cni ./test/soak/cni
+	@SHORT=$(SHORT) .tools/soak-cni
+
+.PHONY: suite-cni
+suite-cni: build ## the CNI suite against ours and the reference plugins, as the table of docs/networking.md; six minutes
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo deploy/packages/test
+	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install github.com/containernetworking/plugins/plugins/main/bridge@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/ipam/host-local@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/portmap@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/tuning@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/bandwidth@$(CNI_PLUGINS)
+	@$(GO) run ./test/e2e/cni/table -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS)
+
+.PHONY: crictl
+crictl: ## .tools/crictl, which the tests with containerd's CRI ask too when it is there
+	@cd test/e2e/cni/crictl && $(GO) build -o $(CURDIR)/.tools/crictl sigs.k8s.io/cri-tools/cmd/crictl

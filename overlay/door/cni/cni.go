@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/cni-plugin/crash"
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
@@ -151,6 +152,7 @@ func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 	}
 	defer call.close()
 	began := time.Now()
+	crash.Begin(call.Command)
 	res := d.do(ctx, call)
 	d.count(call.Command, res.Error)
 	if res.Error != nil {
@@ -158,7 +160,10 @@ func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 	} else {
 		d.log.Debug("CNI request served", "command", call.Command, "container", call.ContainerID, "took", time.Since(began))
 	}
-	if !d.answer(c, res) && call.Command == "ADD" && res.Error == nil {
+	crash.Point("to be answered")
+	told := d.answer(c, res)
+	crash.Point("answered")
+	if !told && call.Command == "ADD" && res.Error == nil {
 		// The plugin died before it was told: nobody will use this attachment.
 		if err := d.network.Detach(context.WithoutCancel(ctx), call.key(), call.nsid()); err != nil {
 			d.log.Error("could not undo an ADD that nobody waited for", "container", call.ContainerID, "err", err)
