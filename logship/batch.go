@@ -18,6 +18,7 @@ const (
 type batch struct {
 	records []sink.Record
 	marks   []mark
+	skips   []mark // lines that are not delivered; see skip
 	buf     []byte
 	arena   decode.Arena
 	closed  bool // the next line needs an empty batch
@@ -37,7 +38,8 @@ func newBatch() *batch { return &batch{buf: make([]byte, 0, batchBytes)} }
 func (b *batch) reset() {
 	clear(b.records) // lets go of origins
 	clear(b.marks)
-	b.records, b.marks, b.buf = b.records[:0], b.marks[:0], b.buf[:0]
+	clear(b.skips)
+	b.records, b.marks, b.skips, b.buf = b.records[:0], b.marks[:0], b.skips[:0], b.buf[:0]
 	b.closed = false
 	b.arena.Reset()
 }
@@ -46,4 +48,4 @@ func (b *batch) full() bool {
 	return b.closed || len(b.records) >= batchRecords || cap(b.buf)-len(b.buf) < batchBytes/8
 }
 
-func (b *batch) empty() bool { return len(b.records) == 0 }
+func (b *batch) empty() bool { return len(b.records) == 0 && len(b.skips) == 0 }

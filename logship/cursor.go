@@ -24,12 +24,15 @@ type cursor struct {
 	stream *stream
 	sink   *shipper
 	dec    *decode.Decoder
+	shaper
 
 	gen    *tail.Generation // nil: not begun
 	off    int64
 	before []byte      // the last bytes before off: another content there means that the file was truncated
 	until  decode.Mark // lines that end here or before were delivered by an earlier run
 	done   atomic.Bool // read to the end of an ended stream
+
+	replay *replay // set where lines are sent again; then there is no series
 
 	trail []*trailing // generations before gen that may still grow
 	left  atomic.Pointer[[]left]
@@ -41,6 +44,7 @@ type cursor struct {
 	// acked is where the stream stands for this sink; guarded by the shipper's lock.
 	acked place
 	count counts
+	rate  rate // acknowledged records
 }
 
 // place is an acknowledged mark; see mark.
@@ -54,6 +58,7 @@ func (m *mark) place() place { return place{m.end, m.from, m.left} }
 // counts is the ledger of one stream and sink since the agent's start.
 type counts struct {
 	read, sent, acked     atomic.Uint64 // records
+	dropped               atomic.Uint64 // records that a rule kept from the sink
 	lost                  atomic.Uint64 // bytes destroyed unread, as far as they are known
 	doubled               atomic.Uint64 // records sent twice that may have arrived twice
 	malformed, split      atomic.Uint64
@@ -112,6 +117,9 @@ func (c *cursor) lose(n int64) {
 func (c *cursor) read(b *batch, at int64) (outcome, error) {
 	if c.done.Load() {
 		return wait, nil
+	}
+	if c.replay != nil {
+		return c.replay.read(b, at), nil
 	}
 	if c.gen == nil {
 		if c.gen = c.stream.series.First(); c.gen == nil {
@@ -202,6 +210,9 @@ func (c *cursor) line(b *batch, raw []byte, used, newline int, at int64) {
 	lines := c.dec.Next(raw, start, &b.arena)
 	c.sink.total.readBytes.Add(uint64(len(raw) + newline))
 	for i, l := range lines {
+		if c.replay != nil && c.replay.early(l.At) {
+			continue
+		}
 		m := mark{cursor: c, end: end, from: end, bytes: len(raw) + newline}
 		if i < len(lines)-1 {
 			// The first part of a split line: what follows is still unfinished and begins with this raw line.
@@ -212,6 +223,10 @@ func (c *cursor) line(b *batch, raw []byte, used, newline int, at int64) {
 			if m.end == end && l.Split {
 				m.end = start
 			}
+		}
+		if c.state != nil {
+			c.shape(b, l, start, m, at)
+			continue
 		}
 		c.add(b, l, m, at)
 	}
@@ -226,13 +241,6 @@ func (c *cursor) add(b *batch, l decode.Line, m mark, at int64) {
 }
 
 func (c *cursor) emit(b *batch, l decode.Line, m mark, at int64) {
-	m.left = c.left.Load()
-	if l.Malformed {
-		c.sink.total.malformed.Add(1)
-	}
-	if l.Split {
-		c.sink.total.split.Add(1)
-	}
 	var k sink.Key
 	if l.At == 0 {
 		l.At = at
@@ -242,10 +250,23 @@ func (c *cursor) emit(b *batch, l decode.Line, m mark, at int64) {
 			k.Off = ^k.Off // it begins where the line before ended
 		}
 	}
+	c.record(b, sink.Record{At: l.At, Std: l.Std, Line: l.Text, Key: k}, m, l.Malformed, l.Split)
+}
+
+// record appends r, of this cursor's stream, to the batch.
+func (c *cursor) record(b *batch, r sink.Record, m mark, malformed, split bool) {
+	m.left = c.left.Load()
+	if malformed {
+		c.sink.total.malformed.Add(1)
+	}
+	if split {
+		c.sink.total.split.Add(1)
+	}
 	c.count.read.Add(1)
 	c.sink.total.read.Add(1)
 	c.inflight.Add(1)
-	b.records = append(b.records, sink.Record{Origin: c.stream.origin.Load(), At: l.At, Std: l.Std, Line: l.Text, Key: k})
+	r.Origin = c.stream.origin.Load()
+	b.records = append(b.records, r)
 	b.marks = append(b.marks, m)
 }
 
@@ -367,7 +388,14 @@ func (c *cursor) end(b *batch, at int64) (outcome, error) {
 			end = decode.Mark{Gen: c.gen.Seq, Off: c.off}
 		}
 		c.until = decode.Mark{} // what is held was never delivered
-		c.add(b, l, mark{cursor: c, end: end, from: end}, at)
+		if m := (mark{cursor: c, end: end, from: end}); c.state != nil {
+			c.shape(b, l, end, m, at)
+		} else {
+			c.add(b, l, m, at)
+		}
+	}
+	if c.state != nil {
+		c.give(b, c.state.Flush(at, &b.arena), at)
 	}
 	c.done.Store(true)
 	c.check()

@@ -37,6 +37,7 @@ type follower struct {
 	shippers []*shipper
 	watch    *tail.Watcher
 	pins     *tail.Pins
+	pumps    *pumps
 	nudge    chan struct{}
 
 	streams    map[string]*stream
@@ -48,6 +49,7 @@ type follower struct {
 	pending    map[string]time.Time // matches that may be somebody's older generation
 	starved    bool                 // a log waits for a descriptor
 	unmirrored bool                 // said once
+	full       bool                 // what is kept on the disk has reached its bound
 	news       bool                 // streams changed since publish
 }
 
@@ -60,7 +62,7 @@ type glob struct {
 }
 
 func newFollower(l *Logship, book *ledger.Book, shippers []*shipper, watch *tail.Watcher) *follower {
-	return &follower{l: l, log: l.deps.Log, book: book, shippers: shippers, watch: watch, pins: l.pins(),
+	return &follower{l: l, log: l.deps.Log, book: book, shippers: shippers, watch: watch, pins: l.pins(book.Epoch()),
 		nudge: make(chan struct{}, 1), streams: map[string]*stream{}, closed: map[string]owner{}, said: map[owner]bool{}, pending: map[string]time.Time{}}
 }
 
@@ -73,12 +75,16 @@ func (f *follower) run(ctx context.Context) error {
 		f.globs = append(f.globs, &glob{inside: inside{root: tail.Host, pattern: file.Path, strip: "/", prefix: "/"}})
 	}
 	for key, src := range f.book.Streams() {
-		if o := ownerOf(src.Origin); o != (owner{}) || f.configured(src.Path) {
+		if o := ownerOf(src.Origin); o != (owner{}) || f.configured(src.Path) || f.l.configuredSpool(src.Path) {
 			f.add(key, src, o)
-		} else if err := f.book.DropStream(key); err != nil {
+			continue
+		}
+		if err := f.book.DropStream(key); err != nil {
 			return err
 		}
+		f.pumps.remove(src.Path)
 	}
+	f.pumps.journals(func(key string, src ledger.Source) { f.add(key, src, owner{}) })
 	f.pins.Sweep()
 	f.scan()
 	f.rewatch()
@@ -112,6 +118,7 @@ func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapsho
 		case e := <-f.watch.Events():
 			f.moved(f.watch.Read(e))
 		case err := <-f.watch.Errors():
+			f.l.overflows.Add(1)
 			f.log.Warn("file events were lost; looking at every log", "err", err)
 			f.scan()
 			f.lookAll()
@@ -133,6 +140,12 @@ func (f *follower) configured(p string) bool {
 }
 
 func (f *follower) tick(n int) {
+	for _, key := range f.pumps.takeEnded() {
+		if s := f.streams[key]; s != nil && !s.ended.Swap(true) {
+			f.look(s)
+			s.wake()
+		}
+	}
 	for _, s := range f.streams {
 		if s.isFile() && s.owner != (owner{}) {
 			f.touch(s)
@@ -151,7 +164,9 @@ func (f *follower) tick(n int) {
 		f.rewatch()
 	}
 	if n%syncTick == 0 {
+		f.rates()
 		f.release()
+		f.bound()
 	}
 }
 
@@ -163,6 +178,7 @@ func (f *follower) release() {
 			need[s] = s.behind()
 		}
 	}
+	f.sum()
 	if err := f.book.Sync(); err != nil {
 		f.log.Warn("log positions could not be made durable; old generations are kept", "err", err)
 		return
@@ -192,10 +208,11 @@ func (f *follower) apply(snap *container.Snapshot) {
 		gone[o] = true
 		f.container(c)
 	}
+	f.pumps.apply(snap, func(key string) bool { _, done := f.closed[key]; return done }, f.add)
 	f.scan()
 	for _, s := range f.streams {
 		// A runtime that does not answer has not said that the container is gone.
-		if s.owner != (owner{}) && !present[s.owner] && (gone[s.owner] || snap.Answered(s.owner.Runtime)) && !s.ended.Swap(true) {
+		if s.owner != (owner{}) && !present[s.owner] && (gone[s.owner] || snap.Answered(s.owner.Runtime)) && !f.pumps.busy(s.key) && !s.ended.Swap(true) {
 			f.look(s)
 			s.wake()
 		}
@@ -305,6 +322,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 		// A name or an address may become known later than the log.
 		if !reflect.DeepEqual(s.origin.Load(), src.Origin) {
 			s.origin.Store(src.Origin)
+			f.rule(s, src.Origin)
 		}
 		return
 	}
@@ -326,6 +344,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	}
 	s := &stream{key: key, src: src, owner: o, nudge: f.ring}
 	s.origin.Store(src.Origin)
+	f.rule(s, src.Origin)
 	var saved []tail.Place
 	for _, sh := range f.shippers {
 		if p, ok := f.book.Position(sh.name, key); ok {
@@ -344,7 +363,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 		}
 		return false
 	}
-	s.series = tail.NewSeries(src.Root, src.Path, f.pins, !s.isFile(), taken, saved)
+	s.series = tail.NewSeries(src.Root, src.Path, f.pins.For(tail.Whose{Runtime: string(o.Runtime), ID: string(o.ID)}), !s.isFile(), taken, saved)
 	for _, sh := range f.shippers {
 		s.cursors = append(s.cursors, &cursor{stream: s, sink: sh, dec: decode.New(src.Format, decode.MaxLine)})
 	}
@@ -358,6 +377,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 			c.sink.save("", map[string]ledger.Position{key: first}) // so that a crash knows where this began
 		}
 	}
+	s.summed = f.book.Sum(key)
 	f.streams[key] = s
 	f.news = true
 	if dir, err := src.Root.Real(path.Dir(src.Path)); err == nil {
@@ -432,7 +452,7 @@ func (f *follower) rescued(s *stream) {
 
 // mirror copies what a program is known to destroy by truncation while a sink is behind.
 func (f *follower) mirror(s *stream) {
-	if !s.series.Cuts() || f.l.cfg.MirrorBytes == 0 {
+	if !s.series.Cuts() || f.l.cfg.MirrorBytes == 0 || f.full {
 		return
 	}
 	from, behind := s.unread()
@@ -472,6 +492,7 @@ func (f *follower) reap() {
 			continue
 		}
 		f.drop(s, true)
+		f.pumps.remove(s.src.Path)
 		delete(f.streams, key)
 		f.news = true
 		if s.owner != (owner{}) {

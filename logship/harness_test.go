@@ -183,3 +183,11 @@ func tally(got []string, n int) (lost, doubled int, report string) {
 }
 
 func cri(text string) string { return "2026-11-21T09:20:00.123456789Z stdout F " + text + "\n" }
+
+// bounded gives the size of a test: a small one, or the whole one for `make soak-logs`.
+func bounded[T any](small, whole T) T {
+	if os.Getenv("FAIRLEAD_SOAK") != "" {
+		return whole
+	}
+	return small
+}

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/agent/container"
@@ -27,6 +28,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 	"github.com/fairlead-dev/fairlead/logship/tail"
 )
 
@@ -49,12 +51,19 @@ type Deps struct {
 
 // Logship is the part. Its methods are safe for concurrent use.
 type Logship struct {
-	cfg  Config
-	deps Deps
+	cfg   Config
+	deps  Deps
+	rules *shape.Set
 
 	mu      sync.Mutex
 	streams map[string]*stream // of the running Run, for status
 	sinks   []*shipper
+	book    *ledger.Book // nil while nothing runs
+	keep    *tail.Pins
+	ending  <-chan struct{} // closed when the running Run is to end
+
+	overflows atomic.Uint64 // times that file events were lost
+	abandoned atomic.Uint64 // bytes given up for pins_bytes
 }
 
 // New makes the part; it starts nothing and touches nothing. cfg has been validated.
@@ -62,8 +71,13 @@ func New(cfg Config, deps Deps) (*Logship, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Logship{cfg: cfg, deps: deps}
+	rules, err := shape.Compile(cfg.Rules)
+	if err != nil {
+		return nil, err
+	}
+	l := &Logship{cfg: cfg, deps: deps, rules: rules}
 	l.register()
+	l.registerShaping()
 	return l, nil
 }
 
@@ -90,13 +104,23 @@ func (l *Logship) Run(ctx context.Context) error {
 	defer watch.Close()
 	f := newFollower(l, book, shippers, watch)
 	defer f.close()
+	l.running(book, f.pins, ctx.Done())
+	defer l.running(nil, nil, nil)
 	g := agent.NewGroup(ctx)
+	f.pumps = newPumps(g, l)
 	agent.Ready(ctx)
 	g.Go(f.run)
 	for _, s := range shippers {
 		g.Go(s.run)
 	}
 	return g.Wait()
+}
+
+// running lets Owned and the commands have what the running Run works with.
+func (l *Logship) running(book *ledger.Book, keep *tail.Pins, ending <-chan struct{}) {
+	l.mu.Lock()
+	l.book, l.keep, l.ending = book, keep, ending
+	l.mu.Unlock()
 }
 
 // prepare makes the sinks and tells the book which there are.
@@ -129,7 +153,7 @@ func (l *Logship) prepare(ctx context.Context, book *ledger.Book) ([]*shipper, e
 }
 
 // pins tells this agent's links from those of another on the same machine by its state directory.
-func (l *Logship) pins() *tail.Pins {
+func (l *Logship) pins(epoch string) *tail.Pins {
 	if l.cfg.Pins == "off" {
 		return nil
 	}
@@ -140,5 +164,5 @@ func (l *Logship) pins() *tail.Pins {
 	if dir == "auto" {
 		dir = ""
 	}
-	return tail.NewPins(fmt.Sprintf("%08x", h.Sum32()), dir, l.deps.Log)
+	return tail.NewPins(fmt.Sprintf("%08x", h.Sum32()), epoch, dir, l.deps.Log)
 }

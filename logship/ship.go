@@ -35,13 +35,15 @@ type shipper struct {
 	failures atomic.Uint64
 	unsaved  atomic.Uint64
 	total    counts
+	shaped   shaped
+	owing    map[*cursor]bool // a summary of what was dropped; the reader's
 }
 
 // flushTime is how long stopping may take for what was read and written already.
 const flushTime = 4 * time.Second
 
 func newShipper(name string, s sink.Sink, book *ledger.Book, dead *deadLetters, log *slog.Logger) *shipper {
-	return &shipper{name: name, sink: s, book: book, dead: dead, log: log.With("sink", name), bell: make(chan struct{}, 1)}
+	return &shipper{name: name, sink: s, book: book, dead: dead, log: log.With("sink", name), bell: make(chan struct{}, 1), owing: map[*cursor]bool{}}
 }
 
 // wake queues a cursor; once is enough until the reader takes it.
@@ -140,8 +142,11 @@ func (s *shipper) read(ctx, hard context.Context, full chan<- *batch, free <-cha
 			if s.fill(b); !b.empty() {
 				break
 			}
-			if ctx.Err() != nil {
+			if s.stopped(ctx, b) {
 				return // stopping, and nothing is left to read
+			}
+			if ctx.Err() != nil {
+				break
 			}
 			select {
 			case <-s.bell:
@@ -165,7 +170,12 @@ func (s *shipper) fill(b *batch) {
 		if c == nil {
 			return
 		}
+		if c.excluded() {
+			continue
+		}
+		c.reshape(b, now)
 		o, err := c.read(b, now)
+		c.after(b, now, o == wait && err == nil)
 		switch {
 		case err != nil:
 			s.log.Warn("log could not be read; it is tried again", "stream", c.stream.key, "err", err)
@@ -180,7 +190,15 @@ func (s *shipper) fill(b *batch) {
 
 // deliver hands b over until the sink has all of it. It answers false when hard ended first, or a try failed after soft
 // had ended: a dead sink does not keep the agent from stopping.
-func (s *shipper) deliver(soft, hard context.Context, b *batch) bool {
+func (s *shipper) deliver(soft, hard context.Context, b *batch) (ok bool) {
+	defer func() {
+		if ok {
+			s.passOver(b.skips)
+		}
+	}()
+	if len(b.records) == 0 {
+		return true
+	}
 	done := 0
 	for try := 0; done < len(b.records); try++ {
 		s.sent(b.marks[done:])

@@ -16,10 +16,12 @@ import (
 	"github.com/fairlead-dev/fairlead/logship/sink/elastic"
 	"github.com/fairlead-dev/fairlead/logship/sink/file"
 	"github.com/fairlead-dev/fairlead/logship/sink/fluent"
+	"github.com/fairlead-dev/fairlead/logship/sink/kafka"
 	"github.com/fairlead-dev/fairlead/logship/sink/loki"
 	"github.com/fairlead-dev/fairlead/logship/sink/ndjson"
 	"github.com/fairlead-dev/fairlead/logship/sink/otlp"
 	"github.com/fairlead-dev/fairlead/logship/sink/post"
+	"github.com/fairlead-dev/fairlead/logship/sink/relp"
 	"github.com/fairlead-dev/fairlead/logship/sink/stdout"
 	"github.com/fairlead-dev/fairlead/logship/sink/syslog"
 )
@@ -27,8 +29,8 @@ import (
 // SinkConfig is one sink.
 type SinkConfig struct {
 	Name    string `yaml:"name" doc:"positions are kept under it: another name is another sink"`
-	Type    string `yaml:"type" doc:"syslog, loki, otlp, elastic, fluent, ndjson, file or stdout"`
-	Address string `yaml:"address" doc:"syslog: tcp://, tls:// or udp://host:port; fluent: tcp:// or tls://host:port"`
+	Type    string `yaml:"type" doc:"syslog, relp, loki, otlp, elastic, fluent, kafka, ndjson, file or stdout"`
+	Address string `yaml:"address" doc:"syslog: tcp://, tls:// or udp://host:port; relp, fluent: tcp:// or tls://host:port; kafka: tcp:// or tls://host:port,host:port"`
 	URL     string `yaml:"url" doc:"loki, otlp, elastic, ndjson: http(s)://host:port, with the path where it is not the usual one"`
 	Path    string `yaml:"path" doc:"file: absolute"`
 	// MaxBytes and Keep rotate a file sink.
@@ -36,10 +38,12 @@ type SinkConfig struct {
 	Keep     uint32 `yaml:"keep" doc:"file: how many of PATH.1, PATH.2 ... stay; at least 1 with max_bytes"`
 	Index    string `yaml:"index" doc:"elastic: index or data stream; default fairlead"`
 	Tag      string `yaml:"tag" doc:"fluent: tag of all records; default fairlead"`
+	Topic    string `yaml:"topic" doc:"kafka: topic of all records; default fairlead"`
+	SASL     string `yaml:"sasl" doc:"kafka: plain, scram-sha-256 or scram-sha-512, with user and password_file; empty: no authentication"`
 	// Headers go with every request, such as X-Scope-OrgID for Loki.
 	Headers      map[string]string `yaml:"headers" doc:"sinks with a url: headers of every request, such as X-Scope-OrgID"`
-	User         string            `yaml:"user" doc:"sinks with a url: name for basic authentication"`
-	PasswordFile string            `yaml:"password_file" doc:"sinks with a url: file with the password"`
+	User         string            `yaml:"user" doc:"sinks with a url: name for basic authentication; kafka: name for sasl"`
+	PasswordFile string            `yaml:"password_file" doc:"sinks with a user: file with the password"`
 	TokenFile    string            `yaml:"token_file" doc:"sinks with a url: file with a bearer token"`
 	TLS          post.TLS          `yaml:"tls" doc:"https:// and tls://: whom to trust and who we are"`
 	// From is where a sink that was just added begins in streams that are known already: "now", where the furthest of
@@ -72,12 +76,13 @@ func (l *Logship) open(c SinkConfig) (sink.Sink, error) {
 			return syslog.NewTLS(addr, c.TLS, log), nil
 		}
 		return syslog.New(addr, log), nil
+	case "relp":
+		return relp.New(addr, c.secure(scheme)), nil
 	case "fluent":
-		var secure *post.TLS
-		if scheme == "tls" {
-			secure = &c.TLS
-		}
-		return fluent.New(addr, secure, or(c.Tag, "fairlead")), nil
+		return fluent.New(addr, c.secure(scheme), or(c.Tag, "fairlead")), nil
+	case "kafka":
+		return kafka.New(kafka.Options{Brokers: strings.Split(addr, ","), Topic: or(c.Topic, "fairlead"), TLS: c.secure(scheme),
+			Mechanism: c.SASL, User: c.User, PasswordFile: c.PasswordFile}), nil
 	case "loki":
 		return loki.New(o), nil
 	case "otlp":
@@ -88,6 +93,14 @@ func (l *Logship) open(c SinkConfig) (sink.Sink, error) {
 		return ndjson.New(o), nil
 	}
 	return nil, fmt.Errorf("sink %s: unknown type %q", c.Name, c.Type)
+}
+
+// secure gives how to secure a connection, nil for one in the clear.
+func (c *SinkConfig) secure(scheme string) *post.TLS {
+	if scheme == "tls" {
+		return &c.TLS
+	}
+	return nil
 }
 
 func or(s, otherwise string) string {
@@ -116,7 +129,7 @@ func (c SinkConfig) options() (post.Options, error) {
 }
 
 // schemes gives what may stand in address, by type.
-var schemes = map[string][]string{"syslog": {"tcp", "tls", "udp"}, "fluent": {"tcp", "tls"}}
+var schemes = map[string][]string{"syslog": {"tcp", "tls", "udp"}, "relp": {"tcp", "tls"}, "fluent": {"tcp", "tls"}, "kafka": {"tcp", "tls"}}
 
 // validateSinks hands every problem to bad with its key.
 func validateSinks(c Config, bad func(key, got, expected string)) {
@@ -129,7 +142,7 @@ func validateSinks(c Config, bad func(key, got, expected string)) {
 		names[s.Name] = true
 		known := s.Type == "file" || s.Type == "stdout" || posts[s.Type] != "" || schemes[s.Type] != nil
 		if !known {
-			bad(key+"type", s.Type, "syslog, loki, otlp, elastic, fluent, ndjson, file or stdout")
+			bad(key+"type", s.Type, "syslog, relp, loki, otlp, elastic, fluent, kafka, ndjson, file or stdout")
 		}
 		if allowed := schemes[s.Type]; allowed != nil {
 			if err := s.address(allowed); err != nil {
@@ -162,9 +175,31 @@ func validateSinks(c Config, bad func(key, got, expected string)) {
 		if s.User != "" && s.PasswordFile == "" {
 			bad(key+"password_file", "", "a file, because there is a user")
 		}
+		s.validateKafka(key, bad)
 		if s.From != "" && s.From != "now" && s.From != "start" {
 			bad(key+"from", s.From, "now or start")
 		}
+	}
+}
+
+func (c SinkConfig) validateKafka(key string, bad func(key, got, expected string)) {
+	if c.Type != "kafka" {
+		if c.Topic != "" && c.Type != "" {
+			bad(key+"topic", c.Topic, "nothing: a "+c.Type+" sink has none")
+		}
+		if c.SASL != "" && c.Type != "" {
+			bad(key+"sasl", c.SASL, "nothing: a "+c.Type+" sink has none")
+		}
+		return
+	}
+	if strings.Trim(c.Topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" || len(c.Topic) > 249 || c.Topic == "." || c.Topic == ".." {
+		bad(key+"topic", c.Topic, "at most 249 letters, digits, ., _ and -")
+	}
+	if c.SASL != "" && !slices.Contains(kafka.Mechanisms, c.SASL) {
+		bad(key+"sasl", c.SASL, strings.Join(kafka.Mechanisms, ", ")+" or nothing")
+	}
+	if (c.SASL == "") != (c.User == "") {
+		bad(key+"user", c.User, "a name with sasl, and none without")
 	}
 }
 
@@ -172,12 +207,21 @@ func sinkName(s string) bool {
 	return s != "" && len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }
 
-// address tells whether Address is one of the schemes with a host and a port.
+// address tells whether Address is one of the schemes with a host and a port, or several of those for kafka.
 func (c SinkConfig) address(allowed []string) error {
 	scheme, rest, _ := strings.Cut(c.Address, "://")
-	host, port, err := net.SplitHostPort(rest)
-	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" || !slices.Contains(allowed, scheme) {
+	if !slices.Contains(allowed, scheme) {
 		return errors.New("not an address")
+	}
+	peers := []string{rest}
+	if c.Type == "kafka" {
+		peers = strings.Split(rest, ",")
+	}
+	for _, peer := range peers {
+		host, port, err := net.SplitHostPort(peer)
+		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" {
+			return errors.New("not an address")
+		}
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ type StreamStatus struct {
 	Container string         `json:"container,omitempty"`
 	Runtime   string         `json:"runtime,omitempty"`
 	Path      string         `json:"path"` // on the host
+	Root      string         `json:"root"` // a directory out of which no link in File leads, and ...
+	File      string         `json:"file"` // ... the path below it
 	Format    string         `json:"format"`
 	Size      int64          `json:"size_bytes"` // of the current generation
 	Kept      int            `json:"generations"`
@@ -25,13 +27,15 @@ type StreamStatus struct {
 
 // StreamLedger is what one sink has of one stream. Counts begin with the agent.
 type StreamLedger struct {
-	Sink    string `json:"sink"`
-	Read    uint64 `json:"read"` // records
-	Sent    uint64 `json:"sent"`
-	Acked   uint64 `json:"acknowledged"`
-	Lag     int64  `json:"lag_bytes"`
-	Lost    uint64 `json:"lost_bytes_at_least"`
-	Doubled uint64 `json:"possibly_doubled"`
+	Sink    string     `json:"sink"`
+	Class   sink.Class `json:"class"`
+	Rate    float64    `json:"acknowledged_per_second"` // records, lately
+	Read    uint64     `json:"read"`                    // records
+	Sent    uint64     `json:"sent"`
+	Acked   uint64     `json:"acknowledged"`
+	Lag     int64      `json:"lag_bytes"`
+	Lost    uint64     `json:"lost_bytes_at_least"`
+	Doubled uint64     `json:"possibly_doubled"`
 }
 
 // SinkStatus is one sink as `fairlead status` shows it.
@@ -62,7 +66,7 @@ func (l *Logship) Streams() []StreamStatus {
 	for _, s := range streams {
 		o := s.origin.Load()
 		st := StreamStatus{Stream: s.key, Name: o.Name, Container: o.ID, Runtime: o.Runtime, Path: string(s.src.Root) + s.src.Path,
-			Format: string(s.src.Format), Kept: s.series.Generations(), Ended: s.ended.Load()}
+			Root: string(s.src.Root), File: s.src.Path, Format: string(s.src.Format), Kept: s.series.Generations(), Ended: s.ended.Load()}
 		if s.src.Root == "/" {
 			st.Path = s.src.Path
 		}
@@ -70,7 +74,7 @@ func (l *Logship) Streams() []StreamStatus {
 			st.Size = g.Seen()
 		}
 		for _, c := range s.cursors {
-			st.Sinks = append(st.Sinks, StreamLedger{Sink: c.sink.name, Read: c.count.read.Load(), Sent: c.count.sent.Load(),
+			st.Sinks = append(st.Sinks, StreamLedger{Sink: c.sink.name, Class: c.sink.sink.Class(), Rate: c.rate.get(), Read: c.count.read.Load(), Sent: c.count.sent.Load(),
 				Acked: c.count.acked.Load(), Lag: c.lag(), Lost: c.count.lost.Load(), Doubled: c.count.doubled.Load()})
 		}
 		out = append(out, st)
@@ -81,6 +85,9 @@ func (l *Logship) Streams() []StreamStatus {
 
 // lag is how many bytes lie between what was acknowledged and what was seen.
 func (c *cursor) lag() int64 {
+	if c.excluded() {
+		return 0
+	}
 	at := c.sink.acked(c)
 	n := int64(0)
 	for g := c.stream.series.First(); g != nil; g = g.Next() {
@@ -128,6 +135,12 @@ func (l *Logship) register() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return float64(len(l.streams))
+	})
+	l.deps.Stat.Func("fairlead_logship_abandoned_bytes_total", "Disk space of undelivered logs that was freed because logship.pins_bytes was reached.", stat.TypeCounter, func() float64 {
+		return float64(l.abandoned.Load())
+	})
+	l.deps.Stat.Func("fairlead_logship_event_overflows_total", "Times that the kernel's queue of file events overflowed and every log was looked at.", stat.TypeCounter, func() float64 {
+		return float64(l.overflows.Load())
 	})
 	for i, c := range l.cfg.Sinks {
 		series := func(name, help string, typ stat.Type, get func(SinkStatus) float64) {

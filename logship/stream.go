@@ -8,6 +8,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/logship/decode"
 	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 	"github.com/fairlead-dev/fairlead/logship/sink"
 	"github.com/fairlead-dev/fairlead/logship/tail"
 )
@@ -26,6 +27,9 @@ type stream struct {
 	dir     string    // watched
 	rescues int       // of the series, whose positions are saved
 	nudge   func()
+	summed  ledger.Sum                  // of the newest file; the follower's
+	chain   atomic.Pointer[shape.Chain] // what rules and labels make of its lines; nil: nothing
+	scolded bool                        // its labels were complained of
 }
 
 // owner is the container whose removal ends a stream; zero for a file of the host.
@@ -46,7 +50,7 @@ func (s *stream) wake() {
 
 // finished tells whether every sink has everything.
 func (s *stream) finished() bool {
-	for _, c := range s.cursors {
+	for c := range s.readers() {
 		if !c.finished.Load() {
 			return false
 		}
@@ -57,7 +61,7 @@ func (s *stream) finished() bool {
 // behind gives the oldest generation that an acknowledged place still needs.
 func (s *stream) behind() int64 {
 	oldest := int64(-1)
-	for _, c := range s.cursors {
+	for c := range s.readers() {
 		if at := c.sink.acked(c); oldest < 0 || at.from.Gen < oldest {
 			oldest = at.from.Gen
 		}
@@ -75,7 +79,7 @@ func (s *stream) unread() (from int64, behind bool) {
 		return 0, false
 	}
 	from = g.Seen()
-	for _, c := range s.cursors {
+	for c := range s.readers() {
 		at := c.sink.acked(c)
 		if at.from.Gen < g.Seq {
 			at.from.Off = 0
@@ -122,6 +126,9 @@ func (s *stream) position(p place) (ledger.Position, bool) {
 }
 
 func (s *stream) place(m decode.Mark) (tail.Place, bool) {
+	if s.series == nil { // lines that are sent again move no position
+		return tail.Place{}, false
+	}
 	g := s.series.Get(m.Gen)
 	if g == nil {
 		return tail.Place{}, false

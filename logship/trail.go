@@ -117,7 +117,7 @@ func (c *cursor) late(b *batch, at int64) (outcome, error) {
 		}
 		if ended || cut {
 			for _, l := range t.dec.Flush() {
-				c.emit(b, l, c.here(0), at)
+				c.emitLate(b, l, c.here(0), at)
 			}
 			c.trail = slices.DeleteFunc(c.trail, func(o *trailing) bool { return o == t })
 			c.relist()
@@ -137,12 +137,20 @@ func (c *cursor) lateLines(b *batch, t *trailing, data []byte, rest bool, at int
 			n, newline = len(data)-used, 0
 		}
 		for _, l := range t.dec.Next(data[used:used+n], decode.Mark{Gen: t.gen.Seq, Off: t.off + int64(used)}, &b.arena) {
-			c.emit(b, l, c.here(n+newline), at)
+			c.emitLate(b, l, c.here(n+newline), at)
 		}
 		c.sink.total.readBytes.Add(uint64(n + newline))
 		used += n + newline
 	}
 	return used
+}
+
+func (c *cursor) emitLate(b *batch, l decode.Line, m mark, at int64) {
+	if c.state != nil {
+		c.shapeLate(b, l, m, at)
+		return
+	}
+	c.emit(b, l, m, at)
 }
 
 // here is the mark of a record that does not move the cursor itself.

@@ -103,7 +103,7 @@ func TestCRIIsFoundBesideItsContainerdAndNamesPods(t *testing.T) {
 	if err := d.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := await(t, v, "return", answered("cri", true)); took > 3*time.Second {
+	if took := await(t, v, "return", answered("cri", true)); took > hosttest.Bound(3*time.Second) {
 		t.Errorf("the return was seen after %s", took)
 	}
 	if n := count(v.Snapshot(), container.ID(sandbox.PodSandboxId)); n != 1 {

@@ -3,8 +3,6 @@ package container
 import (
 	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -190,7 +188,7 @@ func engineAt(ctx context.Context, path string) (kind string, err error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a read that waits
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/version", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/_ping", nil)
 	if err != nil {
 		return "", err
 	}
@@ -202,14 +200,8 @@ func engineAt(ctx context.Context, path string) (kind string, err error) {
 		return "", err
 	}
 	defer resp.Body.Close()
-	var version dockerVersion
-	if err := json.NewDecoder(resp.Body).Decode(&version); err != nil {
-		return "", err
-	}
-	if version.APIVersion == "" {
-		return "", errors.New("the answer is not a container engine's")
-	}
-	return version.kind(), nil
+	_, kind, err = engine(resp.Header)
+	return kind, err
 }
 
 // nameFor names a runtime: the first of its kind by the kind alone, further ones with their socket behind it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type docker struct {
 
 	mu  sync.Mutex
 	api string // the newest API version that the engine speaks, asked at each Watch; "" asks for its default
+	dir string // where a Docker Engine keeps its containers' logs, asked at each Watch; "" is unknown
 }
 
 func newDocker(name Runtime, socket string) *docker {
@@ -42,45 +44,61 @@ func (d *docker) Socket() string { return d.socket }
 
 // Ping implements Source.
 func (d *docker) Ping(ctx context.Context) error {
+	_, err := d.ping(ctx)
+	return err
+}
+
+// engine gives what an engine's answer to /_ping says in its header: the newest API version that it speaks, and whether it
+// is Podman. /version says both as well, but Podman starts several programs to answer it, which on a slow host takes
+// longer than answerWithin.
+func engine(h http.Header) (api, kind string, err error) {
+	if api = h.Get("Api-Version"); api == "" {
+		return "", "", errors.New("the answer is not a container engine's")
+	}
+	if h.Get("Libpod-Api-Version") != "" {
+		return api, "podman", nil
+	}
+	return api, "docker", nil
+}
+
+// ping asks for the newest API version that the engine speaks.
+func (d *docker) ping(ctx context.Context) (api string, err error) {
 	resp, err := d.open(ctx, "/_ping", nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = io.Copy(io.Discard, resp.Body) // so that the connection can be used again
-	return errors.Join(err, resp.Body.Close())
-}
-
-type dockerVersion struct {
-	APIVersion string `json:"ApiVersion"`
-	Components []struct{ Name string }
-}
-
-// kind tells Podman from Docker: its engine names itself.
-func (v dockerVersion) kind() string {
-	for _, c := range v.Components {
-		if strings.Contains(c.Name, "Podman") {
-			return "podman"
-		}
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return "", err
 	}
-	return "docker"
+	if api, _, err = engine(resp.Header); err != nil {
+		return "", fmt.Errorf("ping: %w", err)
+	}
+	return api, nil
 }
 
-func (d *docker) version(ctx context.Context) (v dockerVersion, err error) {
-	if err = d.ask(ctx, "/version", nil, &v); err == nil && v.APIVersion == "" {
-		err = errors.New("ask version: the answer is not a container engine's")
-	}
-	return v, err
+type dockerInfo struct{ DockerRootDir string }
+
+func (d *docker) info(ctx context.Context) (i dockerInfo, err error) {
+	err = d.ask(ctx, "/info", nil, &i)
+	return i, err
 }
 
 // Watch implements Source by /events.
 func (d *docker) Watch(ctx context.Context, changed func(Handle)) error {
-	v, err := within(ctx, d.version)
+	api, err := within(ctx, d.ping)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
-	d.api = v.APIVersion
+	d.api = api
 	d.mu.Unlock()
+	// Only for containers that are gone before their log has a path: without the answer all else works.
+	if i, err := within(ctx, d.info); err == nil && i.DockerRootDir != "" && d.name.kind() == "docker" {
+		d.mu.Lock()
+		d.dir = filepath.Join(i.DockerRootDir, "containers")
+		d.mu.Unlock()
+	}
 	resp, err := d.open(ctx, d.path("/events"), url.Values{"filters": {`{"type":["container"]}`}})
 	if err != nil {
 		return err
@@ -174,7 +192,18 @@ func (d *docker) Get(ctx context.Context, h Handle) (Container, error) {
 	if err := d.ask(ctx, d.path("/containers/"+url.PathEscape(string(h))+"/json"), nil, &i); err != nil {
 		return Container{}, fmt.Errorf("inspect %s: %w", h, err)
 	}
+	d.mu.Lock()
+	i.expectLog(d.dir)
+	d.mu.Unlock()
 	return i.container(d.name), nil
+}
+
+// expectLog fills the path that a created container's log will have. The engine says it only when the container has
+// started, and a short-lived one may be gone by then.
+func (i *inspected) expectLog(dir string) {
+	if i.LogPath == "" && dir != "" && i.HostConfig.LogConfig.Type == "json-file" && i.State.Status == "created" {
+		i.LogPath = filepath.Join(dir, i.ID, i.ID+"-json.log")
+	}
 }
 
 // inspected is what we read of an inspection.

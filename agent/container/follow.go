@@ -77,11 +77,11 @@ func (f *follower) session(ctx context.Context) error {
 		}
 		return nil
 	})
-	g.Go(func(ctx context.Context) error { return f.ask(ctx, mail) })
+	g.Go(func(ctx context.Context) error { return f.ask(ctx, g, mail) })
 	return g.Wait()
 }
 
-func (f *follower) ask(ctx context.Context, mail *mailbox) error {
+func (f *follower) ask(ctx context.Context, g *agent.Group, mail *mailbox) error {
 	select {
 	case <-mail.ready: // the subscription stands
 		mail.take() // what was told before the List is in it
@@ -94,6 +94,7 @@ func (f *follower) ask(ctx context.Context, mail *mailbox) error {
 	if err := f.list(ctx); err != nil {
 		return err
 	}
+	fetch := &fetcher{f: f, g: g, busy: map[Handle]bool{}}
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	relist := time.NewTimer(jittered(relistEvery))
@@ -108,7 +109,9 @@ func (f *follower) ask(ctx context.Context, mail *mailbox) error {
 			if unknown || len(changed) > fewChanges {
 				err = f.list(ctx)
 			} else {
-				err = f.get(ctx, changed)
+				for _, h := range changed {
+					fetch.get(h)
+				}
 			}
 		case <-ping.C:
 			err = bounded(ctx, answerWithin, f.source.Ping)
@@ -137,27 +140,64 @@ func (f *follower) list(ctx context.Context) error {
 	return nil
 }
 
-func (f *follower) get(ctx context.Context, changed []Handle) error {
-	for _, h := range changed {
-		var c Container
-		err := bounded(ctx, answerWithin, func(ctx context.Context) (err error) {
-			c, err = f.source.Get(ctx, h)
-			return err
-		})
-		switch {
-		case errors.Is(err, ErrGone):
-			f.change(func(w *view, now time.Time) ([]Tombstone, bool) {
-				t, had := w.remove(h, now)
-				if !had {
-					return nil, false
-				}
-				return []Tombstone{t}, true
-			})
-		case err != nil:
-			return fmt.Errorf("get container %s: %w", h, err)
-		default:
-			f.change(func(w *view, _ time.Time) ([]Tombstone, bool) { return nil, w.put(c) })
+// fetcher asks for containers side by side, never twice at once for one: an engine that is starting one of them does not
+// answer for it until then, and another that came later may be gone by then.
+type fetcher struct {
+	f *follower
+	g *agent.Group
+
+	mu   sync.Mutex
+	busy map[Handle]bool // asked for now; true: it has changed since
+}
+
+func (x *fetcher) get(h Handle) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, busy := x.busy[h]; busy {
+		x.busy[h] = true
+		return
+	}
+	x.busy[h] = false
+	x.g.Go(func(ctx context.Context) error {
+		for {
+			err := x.f.get(ctx, h)
+			if err != nil || !x.again(h) {
+				return err
+			}
 		}
+	})
+}
+
+func (x *fetcher) again(h Handle) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if again := x.busy[h]; !again {
+		delete(x.busy, h)
+		return false
+	}
+	x.busy[h] = false
+	return true
+}
+
+func (f *follower) get(ctx context.Context, h Handle) error {
+	var c Container
+	err := bounded(ctx, answerWithin, func(ctx context.Context) (err error) {
+		c, err = f.source.Get(ctx, h)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrGone):
+		f.change(func(w *view, now time.Time) ([]Tombstone, bool) {
+			t, had := w.remove(h, now)
+			if !had {
+				return nil, false
+			}
+			return []Tombstone{t}, true
+		})
+	case err != nil:
+		return fmt.Errorf("get container %s: %w", h, err)
+	default:
+		f.change(func(w *view, _ time.Time) ([]Tombstone, bool) { return nil, w.put(c) })
 	}
 	return nil
 }

@@ -1,8 +1,12 @@
 package container
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/textproto"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/api/events"
@@ -91,19 +95,20 @@ func TestEventsThatChangeNoContainerAreNotAskedAbout(t *testing.T) {
 	}
 }
 
-func TestPodmanNamesItself(t *testing.T) {
+func TestAnEngineNamesItselfInTheHeaderOfAPing(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]string{
-		`{"ApiVersion":"1.41","Components":[{"Name":"Engine"},{"Name":"containerd"}]}`:          "docker",
-		`{"ApiVersion":"1.41","Components":[{"Name":"Podman Engine"},{"Name":"Conmon"}]}`:       "podman",
-		`{"ApiVersion":"1.52","Platform":{"Name":"Docker Engine - Community"},"Components":[]}`: "docker",
+	for _, tt := range []struct{ header, api, kind, err string }{
+		{"Api-Version: 1.41\r\nServer: Docker/20.10.24 (linux)\r\n", "1.41", "docker", ""},
+		{"API-Version: 1.41\r\nLibpod-API-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\n", "1.41", "podman", ""},
+		{"Server: nginx\r\n", "", "", "the answer is not a container engine's"},
 	} {
-		var v dockerVersion
-		if err := json.Unmarshal([]byte(text), &v); err != nil {
+		h, err := textproto.NewReader(bufio.NewReader(strings.NewReader(tt.header + "\r\n"))).ReadMIMEHeader()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := v.kind(); got != want {
-			t.Errorf("%s: got %s, want %s", text, got, want)
+		api, kind, err := engine(http.Header(h))
+		if api != tt.api || kind != tt.kind || (err == nil) != (tt.err == "") || (err != nil && err.Error() != tt.err) {
+			t.Errorf("%q: got %q, %q, %v", tt.header, api, kind, err)
 		}
 	}
 }

@@ -40,6 +40,9 @@ type Arena struct{ buf []byte }
 // Reset gives the memory back for reuse; slices handed out before are void.
 func (a *Arena) Reset() { a.buf = a.buf[:0] }
 
+// Copy gives a copy of b that stays valid until Reset.
+func (a *Arena) Copy(b []byte) []byte { return a.copy(b) }
+
 func (a *Arena) copy(parts ...[]byte) []byte {
 	start := len(a.buf)
 	for _, p := range parts {

@@ -4,11 +4,16 @@
 // It owns two files of the log shipper's state directory. positions.json is a whole promise, replaced at start, at stop
 // and when the journal has grown. positions.log is a journal of what came since: one line a batch, appended with one
 // write when the sink has acknowledged it, so kill -9 loses nothing that was written; fsync follows within a second,
-// for power loss. Each line begins with the checksum of the rest; a torn or foreign tail is cut off and said aloud.
+// for power loss. Each line begins with the checksum of the rest; a torn tail is cut off and said aloud.
+//
+// A file that is damaged before its end is set aside under another name, and what can be read of it is used: a position
+// that is lost lets lines be sent again, never be passed over. The epoch changes then, so that what serves the lost
+// positions, as pins do, is known to.
 package ledger
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +22,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -64,13 +70,23 @@ type Book struct {
 	journal *os.File
 	size    int64
 	dirty   bool // appended since the last Sync
+	lossy   bool // positions were lost when it was opened
 	behind  bool // an append failed: only a whole checkpoint is good again
 }
 
 type content struct {
-	Seq     uint64            `json:"seq"` // the last journal line that is contained
+	Seq     uint64            `json:"seq"`   // the last journal line that is contained
+	Epoch   string            `json:"epoch"` // changes when positions were lost
 	Streams map[string]Source `json:"streams"`
 	Sinks   map[string]*Sink  `json:"sinks"`
+	Sums    map[string]Sum    `json:"sums,omitempty"` // by stream
+}
+
+// Sum is what the beginning of a stream's newest file was when a sink had it.
+type Sum struct {
+	tail.Identity
+	Offset int64  `json:"offset"`
+	CRC    uint32 `json:"crc"` // CRC-32C of the bytes before Offset
 }
 
 // entry is one line of the journal; what is empty is not changed.
@@ -84,6 +100,7 @@ type entry struct {
 	At     map[string]Position `json:"at,omitempty"`
 	Intent map[string]Position `json:"intent,omitempty"`
 	Sent   string              `json:"sent,omitempty"`
+	Sums   map[string]Sum      `json:"sums,omitempty"`
 	Moved  bool                `json:"moved,omitempty"` // nothing was acknowledged: what is on its way still is
 }
 
@@ -99,7 +116,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Open reads what was saved and writes it as one checkpoint.
 func Open(dir *state.Dir, log *slog.Logger) (*Book, error) {
 	b := &Book{dir: dir, log: log}
-	if _, err := dir.ReadJSON(checkpointFile, &b.content); err != nil {
+	if err := b.readCheckpoint(); err != nil {
 		return nil, fmt.Errorf("open positions: %w", err)
 	}
 	if b.content.Streams == nil {
@@ -115,27 +132,18 @@ func Open(dir *state.Dir, log *slog.Logger) (*Book, error) {
 	b.journal = f
 	text, err := io.ReadAll(f)
 	if err == nil {
-		b.replay(text)
+		err = b.replay(text)
+	}
+	if err == nil {
+		if b.content.Epoch == "" {
+			b.content.Epoch = strings.ToLower(rand.Text()[:8])
+		}
 		err = b.checkpoint()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open positions: %w", err), f.Close())
 	}
 	return b, nil
-}
-
-// replay applies the journal's lines up to the first that is torn.
-func (b *Book) replay(text []byte) {
-	for line := range bytes.Lines(text) {
-		e, err := parse(line)
-		if err != nil {
-			b.log.Warn("journal of log positions ends in a torn line, which was cut off", "path", b.dir.File(journalFile), "bytes", len(line), "err", err)
-			return
-		}
-		if e.Seq > b.content.Seq { // older lines are in the checkpoint already
-			b.content.apply(e)
-		}
-	}
 }
 
 func parse(line []byte) (e entry, err error) {
@@ -152,10 +160,16 @@ func checksum(body []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(bo
 func (c *content) apply(e entry) {
 	c.Seq = e.Seq
 	switch {
+	case e.Sums != nil:
+		if c.Sums == nil {
+			c.Sums = map[string]Sum{}
+		}
+		maps.Copy(c.Sums, e.Sums)
 	case e.Stream != "" && e.Source != nil:
 		c.Streams[e.Stream] = *e.Source
 	case e.Stream != "":
 		delete(c.Streams, e.Stream)
+		delete(c.Sums, e.Stream)
 		for _, s := range c.Sinks {
 			delete(s.At, e.Stream)
 		}
@@ -295,7 +309,7 @@ func (b *Book) SetSinks(names []string, fromStart func(string) bool) (added, dro
 			continue
 		}
 		at := front
-		if fromStart(n) {
+		if fromStart(n) || b.lossy {
 			at = nil
 		}
 		added = append(added, n)
@@ -318,6 +332,27 @@ func further(a, b Position) bool {
 		return a.Birth > b.Birth
 	}
 	return a.Offset > b.Offset
+}
+
+// Summed saves sums, by stream.
+func (b *Book) Summed(sums map[string]Sum) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Sums: sums})
+}
+
+// Sum gives what was summed of a stream.
+func (b *Book) Sum(stream string) Sum {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.content.Sums[stream]
+}
+
+// Epoch names the time since which no position was lost.
+func (b *Book) Epoch() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.content.Epoch
 }
 
 // Streams gives all known streams. The map is the caller's.

@@ -81,29 +81,6 @@ func TestAJournalCutAnywhereGivesAMarkAndThePositionsThatBelongToIt(t *testing.T
 	}
 }
 
-func TestAnAlteredLineEndsTheJournal(t *testing.T) {
-	t.Parallel()
-	path := t.TempDir()
-	b, dir := open(t, path)
-	for i := range 3 {
-		if err := b.Ack("copy", "", map[string]Position{"s": at(1, int64(i+1))}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text, err := os.ReadFile(dir.File(journalFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.Replace(text, []byte(`"offset":2`), []byte(`"offset":9`), 1)
-	if err := os.WriteFile(dir.File(journalFile), text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b, _ = open(t, path)
-	if p, _ := b.Position("copy", "s"); p.Offset != 1 {
-		t.Errorf("offset %d, want that of the last line before the altered one", p.Offset)
-	}
-}
-
 func TestACheckpointAndAStaleJournalAreNotAppliedTwice(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()

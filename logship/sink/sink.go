@@ -45,6 +45,8 @@ type Record struct {
 	Std    decode.Std
 	Line   []byte
 	Key    Key
+	// Fields are what a shaping rule has parsed from the line, in the line's order; nil for nearly every record.
+	Fields []Field
 }
 
 // Time gives At as a time in UTC.

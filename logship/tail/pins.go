@@ -21,6 +21,13 @@ const PinDir = ".fairlead-pins"
 // agent is down. The nil Pins holds nothing; then only open descriptors keep a generation, as long as the agent runs.
 // It is safe for concurrent use.
 type Pins struct {
+	*pinned
+	epoch string // of the ledger whose places the links serve
+	whose Whose  // the container whose logs these are
+}
+
+// pinned is what all the Pins of one agent share.
+type pinned struct {
 	owner string // tells agents on one machine apart
 	log   *slog.Logger
 	// dir gives the pin directory for logs in a directory of the host.
@@ -31,14 +38,26 @@ type Pins struct {
 	seen sync.Map // pin directories looked at
 }
 
-// NewPins makes links named for owner. Nothing is touched until a file is held.
+// Whose names a container; zero for the host's own files.
+type Whose struct{ Runtime, ID string }
+
+// NewPins makes links named for owner and epoch. Nothing is touched until a file is held.
 // dir is where the links go; "" means PinDir at the top of each log's mount.
-func NewPins(owner, dir string, log *slog.Logger) *Pins {
-	p := &Pins{owner: owner, log: log, dir: mountPinDir}
+func NewPins(owner, epoch, dir string, log *slog.Logger) *Pins {
+	p := &Pins{pinned: &pinned{owner: owner, log: log, dir: mountPinDir}, epoch: epoch}
 	if dir != "" {
 		p.dir = func(string) (string, error) { return dir, nil }
+		p.seen.Store(dir, true)
 	}
 	return p
+}
+
+// For gives Pins whose links name that container, for those who find them when all else is lost.
+func (p *Pins) For(w Whose) *Pins {
+	if p == nil {
+		return nil
+	}
+	return &Pins{pinned: p.pinned, epoch: p.epoch, whose: w}
 }
 
 // hold links f into the pin directory and gives the function that removes the link, or nil when there can be none.
@@ -67,15 +86,15 @@ func (p *Pins) hold(f *os.File, id Identity, root Root, path string) (unpin func
 	return func() { p.drop(link) }
 }
 
-// pinned is one link that an earlier run made.
-type pinned struct {
+// found is one link that an earlier run made.
+type found struct {
 	file  *os.File
 	id    Identity
 	unpin func()
 }
 
 // all opens the links that an earlier run made for path.
-func (p *Pins) all(root Root, path string) (out []pinned) {
+func (p *Pins) all(root Root, path string) (out []found) {
 	if p == nil {
 		return nil
 	}
@@ -99,7 +118,7 @@ func (p *Pins) all(root Root, path string) (out []pinned) {
 			continue
 		}
 		p.held.Store(link, true)
-		out = append(out, pinned{f, id, func() { p.drop(link) }})
+		out = append(out, found{f, id, func() { p.drop(link) }})
 	}
 	return out
 }
@@ -116,18 +135,18 @@ func (p *Pins) name(root Root, path string) (string, error) {
 
 func (p *Pins) link(id Identity, root Root, path string) (string, error) {
 	name, err := p.name(root, path)
-	return fmt.Sprintf("%s-%d-%d", name, id.Ino, id.Birth), err
+	return fmt.Sprintf("%s-%d-%d%s", name, id.Ino, id.Birth, p.suffix()), err
 }
 
 // drop removes a link, and its directory with the last one.
-func (p *Pins) drop(link string) {
+func (p *pinned) drop(link string) {
 	p.held.Delete(link)
 	_ = os.Remove(link)
 	_ = os.Remove(filepath.Dir(link)) // fails while others hold something there
 }
 
 // Sweep removes links that a former run of this agent made and nobody holds. It is called when every saved stream has
-// been opened.
+// been opened. Links of another epoch stay: the places that told whether they are done with are lost.
 func (p *Pins) Sweep() {
 	if p == nil {
 		return
@@ -135,9 +154,8 @@ func (p *Pins) Sweep() {
 	p.seen.Range(func(dir, _ any) bool {
 		entries, _ := os.ReadDir(dir.(string)) // not there: nothing to sweep
 		for _, e := range entries {
-			link := filepath.Join(dir.(string), e.Name())
-			if _, held := p.held.Load(link); !held && strings.HasPrefix(e.Name(), p.owner+"-") {
-				p.drop(link)
+			if pin, ok := p.parse(dir.(string), e.Name()); ok && !pin.Held && !pin.Foreign {
+				p.drop(pin.Link)
 			}
 		}
 		return true

@@ -292,3 +292,14 @@ func (s *Series) Mirrored() int64 {
 	}
 	return s.mirror.off
 }
+
+// MirrorBytes tells what the mirror takes on the disk.
+func (s *Series) MirrorBytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var st unix.Stat_t
+	if s.mirror == nil || unix.Fstat(int(s.mirror.file.Fd()), &st) != nil {
+		return 0
+	}
+	return st.Blocks * 512
+}

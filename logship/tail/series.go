@@ -378,6 +378,17 @@ func (s *Series) byIdentity(id Identity) *os.File {
 	return nil
 }
 
+// OpenIdentity opens a file that is, or was, at path, whatever it was renamed to since. It changes nothing.
+func OpenIdentity(root Root, path string, id Identity) (*os.File, error) {
+	if f := (&Series{root: root, path: path}).byIdentity(id); f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("find inode %d beside %s: %w", id.Ino, path, fs.ErrNotExist)
+}
+
+// Prove gives the proof for an offset of a file.
+func Prove(f *os.File, off int64) Proof { return prove(f, off) }
+
 // Find gives the generation that a saved place lies in. When the place's content is not there, it gives the oldest
 // generation that came after it, to be read from its start, found false, and how many bytes are known to be lost.
 // g is nil when there is nothing at all yet.

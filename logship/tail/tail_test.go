@@ -203,7 +203,7 @@ func TestPinsKeepARotatedFileUntilItIsReleasedAndNoLonger(t *testing.T) {
 	log, pinDir := filepath.Join(dir, "a.log"), filepath.Join(dir, "pins")
 	quiet := slog.New(slog.DiscardHandler)
 	start := func() *Series {
-		s := NewSeries(Host, log, NewPins("me", pinDir, quiet), false, func(Identity) bool { return false }, nil)
+		s := NewSeries(Host, log, NewPins("me", "e", pinDir, quiet), false, func(Identity) bool { return false }, nil)
 		_, err := s.Look()
 		must(t, err)
 		return s
@@ -229,13 +229,14 @@ func TestPinsKeepARotatedFileUntilItIsReleasedAndNoLonger(t *testing.T) {
 		t.Errorf("%d links are left", count())
 	}
 	s.Close(true)
-	write(t, filepath.Join(pinDir, "me-forgotten"), "")
-	write(t, filepath.Join(pinDir, "other-agent"), "")
-	pins := NewPins("me", pinDir, quiet)
+	write(t, filepath.Join(pinDir, "me-forgotten,e,,"), "")
+	write(t, filepath.Join(pinDir, "me-doubtful,former,,"), "")
+	write(t, filepath.Join(pinDir, "other-agent,e,,"), "")
+	pins := NewPins("me", "e", pinDir, quiet)
 	_ = pins.all(Host, log)
 	pins.Sweep()
-	if count() != 1 {
-		t.Errorf("%d links after the sweep, want that of the other agent", count())
+	if count() != 2 {
+		t.Errorf("%d links after the sweep, want that of the other agent and that of lost positions", count())
 	}
 }
 

@@ -68,8 +68,5 @@ func (w *Watcher) Read(e fsnotify.Event) Event {
 	return Event{Dir: filepath.Dir(e.Name), Name: filepath.Base(e.Name), Moved: e.Has(fsnotify.Create | fsnotify.Remove | fsnotify.Rename)}
 }
 
-// Overflowed tells whether err says that events were lost.
-func Overflowed(err error) bool { return errors.Is(err, fsnotify.ErrEventOverflow) }
-
 // Close ends the instance.
 func (w *Watcher) Close() error { return w.notify.Close() }

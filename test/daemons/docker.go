@@ -34,6 +34,8 @@ func Dockerd(ctx context.Context, opts Options) (*APIDaemon, error) {
 		"dockerd", "-H", "unix://" + d.Socket, "--data-root", filepath.Join(opts.Dir, "data"), "--exec-root", run,
 		"-p", filepath.Join(opts.Dir, "docker.pid"), "--config-file", filepath.Join(opts.Dir, "daemon.json"),
 		"--bridge=none", "--iptables=false", "--ip6tables=false",
+		// Under systemd with cgroup v2 it would be systemd, which takes no path as a parent.
+		"--exec-opt", "native.cgroupdriver=cgroupfs",
 		"--cgroup-parent", opts.cgroup(),
 	}
 	// An own, empty configuration: the machine's /etc/docker/daemon.json is for the machine's own Docker.

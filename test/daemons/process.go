@@ -16,8 +16,8 @@ import (
 )
 
 // patience is how long a daemon may take to answer after its start, and to end after SIGTERM. Both take under two
-// seconds on an idle machine; two cores may be shared with many tests.
-const patience = 30 * time.Second
+// seconds on an idle machine; two cores may be shared with many tests, or emulated.
+const patience = 90 * time.Second
 
 // Process is one running daemon. Its methods must not be called concurrently.
 type Process struct {

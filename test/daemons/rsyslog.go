@@ -16,12 +16,47 @@ import (
 type RsyslogDaemon struct {
 	*Process
 	Address  string // host:port it listens on, in the network namespace it runs in
+	Kind     RsyslogInput
 	Messages string // file with one message a line: <PRI>1 TIME HOST APP PROCID MSGID [SD] MSG
+}
+
+// RsyslogInput is how an rsyslogd takes messages.
+type RsyslogInput struct {
+	RELP bool   // imrelp; otherwise imtcp
+	Cert string // file with the certificate to show over TLS, and Key its key; empty: no TLS
+	Key  string
+}
+
+// input renders the configuration of one input.
+func (i RsyslogInput) input(host, port, portFile string) string {
+	switch {
+	case i.RELP && i.Cert != "":
+		return fmt.Sprintf(`module(load="imrelp" tls.tlslib="openssl")
+input(type="imrelp" address=%q port=%q ruleset="all" maxDataSize="2m" tls="on" tls.cacert=%q tls.mycert=%q tls.myprivkey=%q)
+`, host, port, i.Cert, i.Cert, i.Key)
+	case i.RELP:
+		return fmt.Sprintf(`module(load="imrelp")
+input(type="imrelp" address=%q port=%q ruleset="all" maxDataSize="2m")
+`, host, port)
+	case i.Cert != "":
+		return fmt.Sprintf(`global(defaultNetstreamDriver="ossl" defaultNetstreamDriverCAFile=%q defaultNetstreamDriverCertFile=%q defaultNetstreamDriverKeyFile=%q)
+module(load="imtcp" streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="anon")
+input(type="imtcp" address=%q port=%q listenPortFileName=%q ruleset="all")
+`, i.Cert, i.Cert, i.Key, host, port, portFile)
+	}
+	return fmt.Sprintf(`module(load="imtcp")
+input(type="imtcp" address=%q port=%q listenPortFileName=%q ruleset="all")
+`, host, port, portFile)
 }
 
 // Rsyslog starts rsyslogd and returns when it listens on opts.Address, by default a free port of 127.0.0.1.
 func Rsyslog(ctx context.Context, opts Options) (*RsyslogDaemon, error) {
-	d := &RsyslogDaemon{Address: or(opts.Address, "127.0.0.1:0"), Messages: filepath.Join(opts.Dir, "messages")}
+	return RsyslogWith(ctx, opts, RsyslogInput{})
+}
+
+// RsyslogWith is Rsyslog with another input. imrelp chooses no port itself, so opts.Address must have one for RELP.
+func RsyslogWith(ctx context.Context, opts Options, kind RsyslogInput) (*RsyslogDaemon, error) {
+	d := &RsyslogDaemon{Kind: kind, Address: or(opts.Address, "127.0.0.1:0"), Messages: filepath.Join(opts.Dir, "messages")}
 	config, err := d.configure(opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("configure rsyslogd: %w", err)
@@ -48,12 +83,10 @@ func (d *RsyslogDaemon) configure(dir string) (path string, err error) {
 	path = filepath.Join(dir, "rsyslog.conf")
 	// rsyslogd cuts messages at 8 KiB and escapes control characters unless it is told otherwise.
 	return path, os.WriteFile(path, fmt.Appendf(nil, `global(workDirectory=%q maxMessageSize="2m" parser.escapeControlCharactersOnReceive="off")
-module(load="imtcp")
-input(type="imtcp" address=%q port=%q listenPortFileName=%q ruleset="all")
 ruleset(name="all") {
   action(type="omfile" file=%q template="RSYSLOG_SyslogProtocol23Format")
 }
-`, work, host, port, d.portFile(), d.Messages), 0o644)
+%s`, work, d.Messages, d.Kind.input(host, port, d.portFile())), 0o644)
 }
 
 func (d *RsyslogDaemon) portFile() string { return filepath.Join(filepath.Dir(d.Messages), "port") }

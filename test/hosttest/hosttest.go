@@ -183,3 +183,16 @@ func Left(text string) ([]string, error) {
 	}
 	return left, errors.Join(err, err2, err3)
 }
+
+// Journald gives a running systemd-journald of the test's own.
+func Journald(t testing.TB) *daemons.JournalDaemon {
+	t.Helper()
+	Root(t)
+	Require(t, "/lib/systemd/systemd-journald", "journalctl")
+	d, err := daemons.Journald(context.Background(), daemons.Options{Dir: Dir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanup(t, d.Stop)
+	return d
+}

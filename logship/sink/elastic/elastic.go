@@ -59,7 +59,18 @@ func Document(b []byte, r *sink.Record, about string) []byte {
 	if std := r.Std.String(); std != "" {
 		b = append(append(append(b, `,"stream":"`...), std...), '"')
 	}
-	return append(append(b, about...), '}')
+	b = append(b, about...)
+	if len(r.Fields) > 0 {
+		b = append(b, `,"fields":{`...)
+		for i, f := range r.Fields {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = post.AppendJSON(append(post.AppendJSON(b, f.Name), ':'), f.Value)
+		}
+		b = append(b, '}')
+	}
+	return append(b, '}')
 }
 
 // About renders an origin as members of an object, each after a comma.

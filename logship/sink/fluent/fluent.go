@@ -117,9 +117,20 @@ func (s *Sink) entry(b []byte, r *sink.Record) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(r.At%1e9))
 	about := s.about.Get(r.Origin, func(o *sink.Origin) []byte { return about(o) })
 	b = append(b, 0xde) // map 16
-	b = binary.BigEndian.AppendUint16(b, binary.BigEndian.Uint16(about)+2)
+	pairs := binary.BigEndian.Uint16(about) + 2
+	if len(r.Fields) > 0 {
+		pairs++
+	}
+	b = binary.BigEndian.AppendUint16(b, pairs)
 	b = appendStr(appendStr(b, "stream"), r.Std.String())
 	b = append(b, about[2:]...)
+	if len(r.Fields) > 0 {
+		b = append(appendStr(b, "fields"), 0xde)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(r.Fields)))
+		for _, f := range r.Fields {
+			b = appendStr(appendStr(b, f.Name), f.Value)
+		}
+	}
 	return appendBytes(appendStr(b, "log"), r.Line)
 }
 

@@ -116,7 +116,7 @@ func seconds(r *sink.Record) (sec, nanos uint64) {
 func stampSize(sec, nanos uint64) int { return 2 + post.VarintLen(sec) + post.VarintLen(nanos) }
 
 func entrySize(r *sink.Record, tags string) int {
-	return 2 + stampSize(seconds(r)) + 1 + post.VarintLen(uint64(len(r.Line))) + len(r.Line) + len(tags)
+	return 2 + stampSize(seconds(r)) + 1 + post.VarintLen(uint64(len(r.Line))) + len(r.Line) + len(tags) + len(fields(r))
 }
 
 func appendEntry(b []byte, r *sink.Record, tags string) []byte {
@@ -130,7 +130,21 @@ func appendEntry(b []byte, r *sink.Record, tags string) []byte {
 	b = append(b, 2<<3|2)
 	b = post.AppendVarint(b, uint64(len(r.Line)))
 	b = append(b, r.Line...)
-	return append(b, tags...)
+	b = append(b, tags...)
+	return append(b, fields(r)...)
+}
+
+// fields renders what was parsed from the line as structured metadata.
+func fields(r *sink.Record) (out string) {
+	for _, f := range r.Fields {
+		out += pair(f)
+	}
+	return out
+}
+
+func pair(f sink.Field) string {
+	p := post.AppendField(post.AppendField(nil, 1, name(f.Name)), 2, strings.ToValidUTF8(f.Value, "\uFFFD"))
+	return string(post.AppendField(nil, 3, string(p)))
 }
 
 // labels renders {a="b", ...} as Loki reads it.
@@ -149,8 +163,7 @@ func labels(o *sink.Origin, std string) string {
 func metadata(o *sink.Origin) string {
 	var b []byte
 	for _, t := range o.Tags() {
-		pair := post.AppendField(post.AppendField(nil, 1, name(t.Name)), 2, strings.ToValidUTF8(t.Value, "\uFFFD"))
-		b = post.AppendField(b, 3, string(pair))
+		b = append(b, pair(t)...)
 	}
 	return string(b)
 }

@@ -73,7 +73,7 @@ func bodySize(line []byte) int { return 1 + post.VarintLen(uint64(len(line))) + 
 
 func recordSize(r *sink.Record) int {
 	n := bodySize(r.Line)
-	return 9 + 1 + post.VarintLen(uint64(n)) + n + len(stdAttribute[r.Std])
+	return 9 + 1 + post.VarintLen(uint64(n)) + n + len(stdAttribute[r.Std]) + len(fields(r))
 }
 
 func appendRecord(b []byte, r *sink.Record) []byte {
@@ -88,7 +88,16 @@ func appendRecord(b []byte, r *sink.Record) []byte {
 	b = append(b, kind)
 	b = post.AppendVarint(b, uint64(len(r.Line)))
 	b = append(b, r.Line...)
-	return append(b, stdAttribute[r.Std]...)
+	b = append(b, stdAttribute[r.Std]...)
+	return append(b, fields(r)...)
+}
+
+// fields renders what was parsed from the line as attributes.
+func fields(r *sink.Record) (out string) {
+	for _, f := range r.Fields {
+		out += attribute(6, strings.ToValidUTF8(f.Name, "\uFFFD"), f.Value)
+	}
+	return out
 }
 
 // attribute renders a KeyValue as a field.

@@ -24,6 +24,12 @@ type format struct {
 	heads map[*sink.Origin]head
 }
 
+// Format renders messages for another protocol that carries them. The zero value is ready.
+type Format struct{ format format }
+
+// Append adds the record as one RFC 5424 message, without a frame.
+func (f *Format) Append(b []byte, r *sink.Record) []byte { return f.format.render(b, r, false) }
+
 type head struct {
 	before [3]string // by decode.Std: "<PRI>1 "
 	after  [3]string // " HOST APP - MSGID [SD] "
@@ -46,6 +52,9 @@ func (f *format) render(b []byte, r *sink.Record, counted bool) []byte {
 	}
 	const stamp = "2006-01-02T15:04:05.000000Z"
 	before, after := h.before[r.Std], h.after[r.Std]
+	if len(r.Fields) > 0 {
+		after = strings.TrimSuffix(after, "] ") + fields(r) + "] "
+	}
 	if counted {
 		b = strconv.AppendInt(b, int64(len(before)+len(stamp)+len(after)+len(r.Line)), 10)
 		b = append(b, ' ')
@@ -54,6 +63,17 @@ func (f *format) render(b []byte, r *sink.Record, counted bool) []byte {
 	b = r.Time().AppendFormat(b, stamp)
 	b = append(b, after...)
 	return append(b, r.Line...)
+}
+
+// fields renders what was parsed from the line like labels.
+func fields(r *sink.Record) string {
+	var b strings.Builder
+	for _, f := range r.Fields {
+		b.WriteString(` field="`)
+		b.WriteString(escape.Replace(strings.ToValidUTF8(f.Name+"="+f.Value, "\uFFFD")))
+		b.WriteByte('"')
+	}
+	return b.String()
 }
 
 func newHead(o *sink.Origin) (h head) {

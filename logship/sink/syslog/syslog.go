@@ -3,7 +3,7 @@
 //
 // Syslog knows no acknowledgement. What counts is that the peer's kernel has taken every byte (SIOCOUTQ is 0). A peer
 // that closes with bytes unread answers with a reset; then the last window of acknowledged messages, which the sink
-// keeps, is sent again: nothing is lost that fits the window, and at most the window is doubled. A peer that closes in
+// keeps, is sent again at once, whether or not there are new records: nothing is lost that fits the window, and at most the window is doubled. A peer that closes in
 // good order has read everything, and nothing is repeated.
 // It owns one connection; after a crash of the agent the kernel still delivers what was written.
 package syslog
@@ -38,14 +38,17 @@ type Sink struct {
 	resend bool // the last connection was reset: what kept holds is doubtful
 	buf    []byte
 	ends   []int
+	mender *mender
 }
 
 // New makes a sink for host:port; it touches nothing.
-func New(addr string, log *slog.Logger) *Sink { return &Sink{addr: addr, log: log} }
+func New(addr string, log *slog.Logger) *Sink {
+	return &Sink{addr: addr, log: log, mender: newMender()}
+}
 
 // NewTLS is New over TLS.
 func NewTLS(addr string, conf post.TLS, log *slog.Logger) *Sink {
-	return &Sink{addr: addr, tls: &conf, log: log}
+	return &Sink{addr: addr, tls: &conf, log: log, mender: newMender()}
 }
 
 // Class is Stream.
@@ -59,7 +62,13 @@ func (s *Sink) Resume(context.Context, string) (string, error) { return "", nil 
 
 // Deliver writes the records and waits until the peer's kernel has them.
 func (s *Sink) Deliver(ctx context.Context, records []sink.Record, written func(string)) (r sink.Receipt, err error) {
-	if r.Resent, err = s.connect(ctx); err != nil {
+	if !s.mender.lock(ctx) {
+		return r, context.Cause(ctx)
+	}
+	defer s.mender.unlock()
+	resent, err := s.connect(ctx)
+	r.Resent, s.mender.owed = resent+s.mender.owed, 0
+	if err != nil {
 		return r, err
 	}
 	s.buf, s.ends = s.buf[:0], s.ends[:0]
@@ -89,6 +98,7 @@ func (s *Sink) connect(ctx context.Context) (resent int, err error) {
 	if s.conn, err = dial(ctx, s.addr, s.tls); err != nil {
 		return 0, err
 	}
+	s.watch(s.conn)
 	if !s.resend || s.kept.records() == 0 {
 		s.resend = false
 		return 0, nil
@@ -119,6 +129,10 @@ func (s *Sink) lost(why error) error {
 
 // Close closes the connection; the kernel goes on delivering what it has.
 func (s *Sink) Close() error {
+	s.mender.stop()
+	defer s.mender.watching.Wait()
+	s.mender.lock(context.Background())
+	defer s.mender.unlock()
 	if s.conn == nil {
 		return nil
 	}

@@ -139,3 +139,61 @@ func TestADatagramIsOneMessageAndWhatDoesNotFitIsRejected(t *testing.T) {
 		}
 	}
 }
+
+func TestAfterAResetTheWindowIsSentAgainWithoutANewRecord(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := New(ln.Addr().String(), slog.New(slog.DiscardHandler))
+	defer s.Close()
+	o := &sink.Origin{Host: "h", Name: "n"}
+	if r, err := s.Deliver(t.Context(), []sink.Record{{Origin: o, Line: []byte("last words")}}, nil); err != nil || r.Acked != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	first, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Close() // unread bytes: a reset
+	second, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	_ = second.SetReadDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 1000)
+	n, err := second.Read(b)
+	if err != nil || !strings.HasSuffix(string(b[:n]), "last words") {
+		t.Fatalf("got %q, %v", b[:n], err)
+	}
+	if r, err := s.Deliver(t.Context(), []sink.Record{{Origin: o, Line: []byte("more")}}, nil); err != nil || r.Acked != 1 || r.Resent != 1 {
+		t.Errorf("the next receipt is %+v, %v", r, err)
+	}
+}
+
+func TestClosingEndsTheMendingOfAPeerThatStaysAway(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(ln.Addr().String(), slog.New(slog.DiscardHandler))
+	if r, err := s.Deliver(t.Context(), []sink.Record{{Origin: &sink.Origin{Host: "h"}, Line: []byte("x")}}, nil); err != nil || r.Acked != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mender.lock(t.Context())
+	conn := s.conn
+	s.mender.unlock()
+	_, _ = ln.Close(), c.Close()
+	<-conn.gone
+	if err := s.Close(); err != nil { // returns when the mending has ended
+		t.Error(err)
+	}
+}

@@ -1,0 +1,81 @@
+package logship
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestVerifyNamesAWrongLedgerAShortenedFileAndAnAlteredLine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	paths := map[string]string{}
+	cfg := Config{Files: []File{{Path: filepath.Join(dir, "*.log")}}, Sinks: []SinkConfig{{Name: "copy", Type: "file", Path: filepath.Join(dir, "copy")}}}
+	for _, name := range []string{"good", "ledger", "short", "altered"} {
+		paths[name] = filepath.Join(dir, name+".log")
+		writeFile(t, paths[name], numbered(0, 1000))
+	}
+	s := run(t, dir, cfg, newInventory())
+	eventually(t, "all lines, summed", func() bool {
+		v, err := s.Verify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Streams == 4 && v.Positions == 4 && v.Summed == int64(4*len(numbered(0, 1000)))
+	})
+	if v, _ := s.Verify(); len(v.Faults) > 0 {
+		t.Fatalf("nothing is wrong, and verify says %+v", v.Faults)
+	}
+	s.stop()
+	text, err := os.ReadFile(paths["altered"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.Index(text, []byte("line 500\n"))
+	text[i+5] = '6'
+	f, err := os.OpenFile(paths["altered"], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(text); err != nil { // in place: the same file
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(paths["short"], 5000); err != nil {
+		t.Fatal(err)
+	}
+	positions := filepath.Join(dir, "state/positions.json")
+	text, err = os.ReadFile(positions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sinks := bytes.Index(text, []byte(`"sinks"`))
+	at := sinks + bytes.Index(text[sinks:], []byte(paths["ledger"]))
+	at += bytes.Index(text[at:], []byte(`"offset": `)) + len(`"offset": `)
+	text[at] = '1' // of five digits, the first: another place in the same file
+	if err := os.WriteFile(positions, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Verify(filepath.Join(dir, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Faults) != 3 {
+		t.Errorf("%d faults, want three: %+v", len(v.Faults), v.Faults)
+	}
+	for name, want := range map[string]string{"ledger": "wrong ledger", "short": "shortened file", "altered": "altered line:"} {
+		found := 0
+		for _, f := range v.Faults {
+			if f.Path == paths[name] && strings.HasPrefix(f.What, want) {
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d faults that begin with %q", name, found, want)
+		}
+	}
+}
