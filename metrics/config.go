@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fairlead-dev/fairlead/metrics/history"
 )
 
 // Config is the section "metrics" of the configuration file.
@@ -19,8 +21,15 @@ type Config struct {
 	// KeepEnded is for how long the last sample of a container that ended stays on the page, as container_ended_*. 0 keeps
 	// none. Default 5m.
 	KeepEnded time.Duration `yaml:"keep_ended" doc:"how long the last sample of a container that ended is shown, as container_ended_*; 0 keeps none"`
+	// Created adds to each counter, in OpenMetrics only, the time since when it counts, as a series of its own that ends in
+	// _created. Default true.
+	Created bool `yaml:"created" doc:"in OpenMetrics, also since when each counter counts, as NAME_created; doubles the series of counters"`
 	// Exclude names groups of metrics that are left out; Groups gives those that there are.
-	Exclude []string `yaml:"exclude" doc:"groups of metrics to leave out: life, cpu, cpuset, memory, oom, process, pressure, io, hugetlb, network, ended, machine"`
+	Exclude []string `yaml:"exclude" doc:"groups of metrics to leave out: life, cpu, cpuset, memory, oom, process, pressure, io, hugetlb, network, ended, advice, machine"`
+	// Also names groups that cost more and are therefore left out unless they are named here: numa, sockets, disk.
+	Also []string `yaml:"also" doc:"groups of metrics that cost more and are shown only when named here: numa, sockets, disk"`
+	// DiskEvery is how often the trees of the group disk are walked in the background. Between 1m and 24h; default 15m.
+	DiskEvery time.Duration `yaml:"disk_every" doc:"how often writable layers and volumes are walked in the background when the group disk is on, 1m to 24h"`
 	// Only keeps those containers that have all of these labels; an empty value means that the label is there. Skip leaves
 	// those out that have any. Labels are the runtime's.
 	Only map[string]string `yaml:"only" doc:"only containers with all of these labels; an empty value: whatever its value is"`
@@ -29,11 +38,27 @@ type Config struct {
 	// fairlead_metrics_series_dropped_total. 0 is no bound. Default 1000 and 0.
 	SeriesPerContainer int `yaml:"series_per_container" doc:"most series of one container, 0 is no bound; what is beyond is dropped and counted"`
 	Series             int `yaml:"series" doc:"most series of all containers together, 0 is no bound; what is beyond is dropped and counted"`
+	// History remembers what containers used, for `fairlead advise` and `fairlead usage`.
+	History history.Config `yaml:"history" doc:"what is remembered of the use, for fairlead advise and fairlead usage"`
 }
 
 // DefaultConfig gives the configuration without a file.
 func DefaultConfig() Config {
-	return Config{Timeout: 5 * time.Second, Aggregates: true, KeepEnded: 5 * time.Minute, SeriesPerContainer: 1000}
+	return Config{Timeout: 5 * time.Second, Aggregates: true, Created: true, KeepEnded: 5 * time.Minute, DiskEvery: 15 * time.Minute, SeriesPerContainer: 1000, History: history.DefaultConfig()}
+}
+
+// onRequest are the groups that are left out unless Also names them.
+var onRequest = []string{"numa", "sockets", "disk"}
+
+// excluded gives the groups that are left out.
+func (c Config) excluded() []string {
+	out := slices.Clone(c.Exclude)
+	for _, group := range onRequest {
+		if !slices.Contains(c.Also, group) {
+			out = append(out, group)
+		}
+	}
+	return out
 }
 
 // Validate names every problem with its key.
@@ -45,6 +70,11 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("metrics.exclude[%d]: %q is not one of %s", i, group, strings.Join(known, ", ")))
 		}
 	}
+	for i, group := range c.Also {
+		if !slices.Contains(onRequest, group) {
+			errs = append(errs, fmt.Errorf("metrics.also[%d]: %q is not one of %s", i, group, strings.Join(onRequest, ", ")))
+		}
+	}
 	for key, n := range map[string]int{"series_per_container": c.SeriesPerContainer, "series": c.Series} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("metrics.%s: %d is negative; 0 is no bound", key, n))
@@ -52,6 +82,12 @@ func (c Config) Validate() error {
 	}
 	if c.KeepEnded < 0 || c.KeepEnded > 24*time.Hour {
 		errs = append(errs, fmt.Errorf("metrics.keep_ended: %s is not between 0 and 24h", c.KeepEnded))
+	}
+	if err := c.History.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if slices.Contains(c.Also, "disk") && (c.DiskEvery < time.Minute || c.DiskEvery > 24*time.Hour) {
+		errs = append(errs, fmt.Errorf("metrics.disk_every: %s is not between 1m and 24h", c.DiskEvery))
 	}
 	const least, most = 10 * time.Millisecond, time.Minute
 	if c.Timeout < least || c.Timeout > most {

@@ -30,12 +30,12 @@ func (m *Metrics) register(r *stat.Registry) cost {
 		phases:     map[string]*stat.Gauge{},
 		errors:     map[string]*stat.Counter{},
 	}
-	for _, phase := range []string{"links", "cgroups", "machine", "encode", "gzip"} {
+	for _, phase := range []string{"links", "cgroups", "machine", "encode", "zstd"} {
 		c.phases[phase] = r.Gauge("fairlead_metrics_scrape_seconds",
-			"Time that each phase of a scrape took: this one's for what was read, the one's before for encode and gzip.",
+			"Time that each phase of a scrape took: this one's for what was read, the one's before for encode, gzip included, and zstd.",
 			stat.Label{Name: "phase", Value: phase})
 	}
-	for _, source := range []string{"cgroup", "links", "machine", "mounts", "panic"} {
+	for _, source := range []string{"cgroup", "links", "machine", "mounts", "panic", "sockets"} {
 		c.errors[source] = r.Counter("fairlead_metrics_read_errors_total",
 			"Reads that failed or gave text that could not be understood; the log names the file.",
 			stat.Label{Name: "source", Value: source})
@@ -50,6 +50,21 @@ func (m *Metrics) register(r *stat.Registry) cost {
 func (c *cost) phase(name string, began time.Time) { c.phases[name].Set(time.Since(began).Seconds()) }
 
 func (c *cost) failed(source string) *stat.Counter { return c.errors[source] }
+
+// sayOpened says once that the descriptor budget is used up, and once that it suffices again.
+func (m *Metrics) sayOpened() {
+	opened := uint64(m.opened())
+	more := opened - m.scratch.opened
+	m.scratch.opened = opened
+	switch {
+	case more > 0 && !m.scratch.short:
+		m.deps.Log.Warn("descriptor budget is used up: cgroup files are opened for each scrape, which costs four times as much; raise the limit of open files (LimitNOFILE)", "files", more)
+		m.scratch.short = true
+	case more == 0 && m.scratch.short:
+		m.deps.Log.Info("descriptor budget suffices again")
+		m.scratch.short = false
+	}
+}
 
 func (m *Metrics) kept() float64 {
 	if t := m.currentTree(); t != nil {

@@ -145,7 +145,7 @@ func TestWhatIsBeyondTheSeriesBudgetIsDroppedAndCountedExactly(t *testing.T) {
 func TestTheConfigurationNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	err := Config{Timeout: 1, Exclude: []string{"cpu", "gpu"}, Series: -1, SeriesPerContainer: -2}.Validate()
-	want := `metrics.exclude[1]: "gpu" is not one of life, cpu, cpuset, memory, oom, process, pressure, io, hugetlb, network, ended, machine
+	want := `metrics.exclude[1]: "gpu" is not one of ` + strings.Join(Groups(), ", ") + `
 metrics.series: -1 is negative; 0 is no bound
 metrics.series_per_container: -2 is negative; 0 is no bound
 metrics.timeout: 1ns is not between 10ms and 1m0s`

@@ -50,8 +50,12 @@ var groupNotes = map[string]string{
 	"pressure": "How long work stood still (PSI). Needs the unified hierarchy, alone or beside v1.",
 	"io":       "Block devices. On cgroup v1, Linux 6.10 and later count only on devices that have a throttling rule in some cgroup; that holds for cAdvisor too.",
 	"hugetlb":  "Huge pages, one series for each size.",
+	"disk":     "Writable layers and volumes. Only with metrics.also: [disk]; trees are walked in the background once in metrics.disk_every, at a twentieth of a processor, and never by a scrape.",
+	"numa":     "Memory by NUMA node. Only with metrics.also: [numa]; it costs one more file for each container.",
+	"sockets":  "Sockets by state. Only with metrics.also: [sockets]; it costs 0.1 ms for each network namespace.",
 	"network":  "As the container sees it. A pod's is shown once, under its sandbox.",
 	"ended":    "The last sample of containers that ended, for as long as metrics.keep_ended says: read when the first process ends, before the runtime removes the cgroup.",
+	"advice":   "What fairlead advise says, for containers that live; only with metrics.history.on.",
 	"machine":  "The host itself, with the labels boot_id, machine_id and system_uuid.",
 }
 
@@ -66,7 +70,13 @@ nobody measured. Names, labels, types and units are cAdvisor's where it has the 
 
 Each series of a container has the labels id (its cgroup), image and name; in Kubernetes also container, namespace and
 pod. The root cgroup (id="/") and each pod's own cgroup are shown beside the containers unless metrics.aggregates is
-false. A group of metrics is left out by metrics.exclude, containers by metrics.only and metrics.skip.
+false. A group of metrics is left out by metrics.exclude, containers by metrics.only and metrics.skip. Groups that cost
+more are shown only when metrics.also names them: numa, sockets, disk.
+
+Text and OpenMetrics are chosen by Accept, gzip and zstd by Accept-Encoding; of those that a scraper likes equally gzip,
+which costs nothing. OpenMetrics also tells since when each counter counts (NAME_created), unless metrics.created is false.
+Limits are not read at each scrape but when somebody has written to their cgroup, which the kernel tells before the write
+returns.
 `)
 	group := ""
 	for _, m := range Table() {

@@ -115,6 +115,7 @@ func (m *Metrics) samePIDs() bool {
 func (m *Metrics) finish(s *slot) bool {
 	var buf cgroup.Buffer
 	f := &final{at: m.deps.Now()}
+	s.reader.Refresh()
 	err := s.reader.Read(&buf, &f.stats)
 	if f.stats.CPU.Usage.Known || f.stats.Memory.Usage.Known || f.stats.Pids.Threads.Known || err == nil {
 		s.life.final.Store(f)

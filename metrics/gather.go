@@ -17,13 +17,16 @@ import (
 // page is everything that one scrape found.
 type page struct {
 	at       time.Time
+	all      []*slot   // the view's
 	slots    int       // of the view: how many containers could have been read
 	readings []reading // in the view's order, without those that were gone or not read in time
 	net      []netReading
+	sockets  []socketReading
 	ended    []*ended
+	advised  []advised
 
 	machine       machine.Facts
-	machineLabels []byte
+	machineLabels *expo.Labels
 }
 
 // reading is what one container showed.
@@ -37,6 +40,8 @@ type scratch struct {
 	page    page
 	results []result
 	encode  encode
+	opened  uint64 // how many files had been opened for one read at the last scrape
+	short   bool   // that was said
 }
 
 // result is where a reader puts what it found. The page takes it only once state says that it is complete.
@@ -58,9 +63,12 @@ func (m *Metrics) gather() *page {
 	deadline := began.Add(m.cfg.Timeout)
 	p := &m.scratch.page
 	p.at, p.slots = m.deps.Now(), len(v.slots)
-	p.ended = v.ended
+	p.ended, p.all = v.ended, v.slots
 
-	p.net = p.net[:0]
+	p.net, p.sockets = p.net[:0], p.sockets[:0]
+	if !m.scratch.encode.exclude["sockets"] {
+		p.sockets = m.readSockets(v, deadline, p.sockets)
+	}
 	if !m.scratch.encode.exclude["network"] {
 		p.net = m.readLinks(v, deadline, p.net)
 	}
@@ -69,6 +77,7 @@ func (m *Metrics) gather() *page {
 	began = time.Now()
 	p.readings = m.readAll(v.slots, deadline, p.readings[:0])
 	m.cost.phase("cgroups", began)
+	m.sayOpened()
 
 	began = time.Now()
 	facts, errs := m.machine.Read()
@@ -78,9 +87,9 @@ func (m *Metrics) gather() *page {
 	}
 	p.machine = facts
 	p.completeRoot()
-	p.machineLabels = expo.AppendLabel(p.machineLabels[:0], "boot_id", facts.BootID)
-	p.machineLabels = expo.AppendLabel(p.machineLabels, "machine_id", facts.MachineID)
-	p.machineLabels = expo.AppendLabel(p.machineLabels, "system_uuid", facts.SystemUUID)
+	labels := expo.AppendLabel(nil, "boot_id", facts.BootID)
+	labels = expo.AppendLabel(labels, "machine_id", facts.MachineID)
+	p.machineLabels = expo.NewLabels(expo.AppendLabel(labels, "system_uuid", facts.SystemUUID))
 	m.cost.phase("machine", began)
 	return p
 }

@@ -18,8 +18,8 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	format := expo.Negotiate(r.Header.Get("Accept"))
-	gzipped := expo.AcceptsGzip(r.Header.Get("Accept-Encoding"))
-	want := flavourOf(format, gzipped)
+	coding := expo.NegotiateCoding(r.Header.Get("Accept-Encoding"))
+	want := flavourOf(format, coding)
 	a, release, err := m.share.get(r.Context(), want)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable) // nobody reads it when the client has gone
@@ -31,8 +31,8 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", format.ContentType())
 	h.Set("Vary", "Accept, Accept-Encoding")
-	if gzipped {
-		h.Set("Content-Encoding", "gzip")
+	if coding != expo.Identity {
+		h.Set("Content-Encoding", coding.String())
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // a client that went away is its own affair

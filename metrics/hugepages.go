@@ -39,10 +39,10 @@ func (m *hugeMetric) write(s *encode, p *page) {
 			if !v.Known {
 				continue
 			}
-			label, ok := s.sizes[h.PageSize]
+			label, ok := s.pages[h.PageSize]
 			if !ok {
 				label = expo.AppendLabel(nil, "pagesize", h.PageSize)
-				s.sizes[h.PageSize] = label
+				s.pages[h.PageSize] = label
 			}
 			s.sample(r.slot, r.slot.labels, label, float64(v.N))
 		}

@@ -3,7 +3,7 @@
 //
 //	inventory ─> sync ─> slots (labels rendered, cgroup files open, whose link is which)
 //	                       │
-//	GET /metrics ─> share ─┴> gather (cgroups, one link dump, machine) ─> page ─> expo ─> text, OpenMetrics, gzip
+//	GET /metrics ─> share ─┴> gather (cgroups, one link dump, machine) ─> page ─> expo ─> text, OpenMetrics, gzip, zstd
 //
 // Nothing is polled and nothing is remembered between scrapes but open files: an idle agent spends nothing here. The
 // part owns its descriptors only; after a crash there is nothing to bring back.
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,11 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/metrics/cgroup"
+	"github.com/fairlead-dev/fairlead/metrics/diskuse"
+	"github.com/fairlead-dev/fairlead/metrics/expo"
+	"github.com/fairlead-dev/fairlead/metrics/history"
 	"github.com/fairlead-dev/fairlead/metrics/linkstat"
 	"github.com/fairlead-dev/fairlead/metrics/machine"
 )
@@ -42,6 +47,7 @@ type Deps struct {
 	Stats       *stat.Registry // the agent's own counters; all of them are written on /metrics, whoever registered them
 	Descriptors cgroup.Budget  // how many cgroup files may stay open
 	Log         *slog.Logger
+	State       *state.Dir       // of the history; may be nil when that is off
 	Now         func() time.Time // nil is time.Now
 }
 
@@ -50,9 +56,12 @@ type Metrics struct {
 	cfg     Config
 	deps    Deps
 	machine *machine.Reader
+	history *history.History // nil when it is off
 	dial    func(deadline time.Time) (*netlink.Conn, error)
 	cost    cost
 	share   *share
+	disk    *diskuse.Estimator // nil unless the group disk is asked for
+	own     *expo.Labels       // none but since when the agent counts
 
 	mu       sync.Mutex
 	tree     *cgroup.Tree // nil until the hierarchies were found
@@ -74,12 +83,24 @@ func New(cfg Config, deps Deps) (*Metrics, error) {
 	}
 	m := &Metrics{cfg: cfg, deps: deps, machine: machine.NewReader(deps.Root), dial: linkstat.Dial}
 	m.share = newShare(m.scrape)
+	if slices.Contains(cfg.Also, "disk") {
+		m.disk = diskuse.New(cfg.DiskEvery, deps.Now)
+	}
+	m.own = expo.NewLabels(nil)
+	if cfg.Created {
+		m.own.Since(deps.Now())
+	}
 	m.cost = m.register(deps.Stats)
 	e := &m.scratch.encode
-	e.devices.sys, e.sizes, e.exclude = deps.Root.Sys, pageSizes{}, map[string]bool{}
+	e.devices.sys, e.pages, e.nodes, e.sizes, e.exclude = deps.Root.Sys, pageSizes{}, numaLabels{}, map[flavour]int{}, map[string]bool{}
 	e.budget = budget{each: cfg.SeriesPerContainer, all: cfg.Series, dropped: m.cost.dropped}
-	for _, group := range cfg.Exclude {
+	for _, group := range cfg.excluded() {
 		e.exclude[group] = true
+	}
+	if cfg.History.On {
+		m.history = history.New(cfg.History, history.Deps{
+			Samples: m.Samples, State: deps.State, Stats: deps.Stats, Now: deps.Now,
+		})
 	}
 	return m, nil
 }
@@ -88,6 +109,13 @@ func New(cfg Config, deps Deps) (*Metrics, error) {
 // that. It blocks until ctx ends and then returns nil. Scrapes are answered whether or not it runs.
 func (m *Metrics) Run(ctx context.Context) error {
 	defer m.closeAll()
+	work := agent.NewGroup(ctx)
+	work.Go(m.runDisk)
+	work.Go(m.follow)
+	return work.Wait()
+}
+
+func (m *Metrics) follow(ctx context.Context) error {
 	agent.Ready(ctx)
 	for snap := range m.deps.Inventory.Follow(ctx) {
 		m.sync(snap)

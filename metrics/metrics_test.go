@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/metrics/expo"
 )
 
 var update = flag.Bool("update", false, "write the pages below testdata instead of comparing with them")
@@ -146,7 +147,7 @@ func TestACgroupRemovedBeforeTheInventoryKnowsIsCountedNotShownAsZero(t *testing
 			t.Errorf("%s is shown", name)
 		}
 	}
-	if h.cost.gone.Value() != 1 || h.log.Len() == 0 || strings.Contains(h.log.String(), "WARN") {
+	if h.cost.gone.Value() != 1 || h.log.Len() == 0 || strings.Contains(h.log.String(), "part of a cgroup") {
 		t.Errorf("counted %d, log %s", h.cost.gone.Value(), h.log)
 	}
 }
@@ -233,7 +234,7 @@ func TestAReadThatHangsIsLeftOutAndHoldsNobodyUp(t *testing.T) {
 	defer w.Close()
 	hung.busy.Lock() // once the reader is back
 	defer hung.busy.Unlock()
-	if got, used := h.kept(), h.left.Holder("metrics", 100).Used(); got != 2*21 || used != 2*21 {
+	if got, used := h.kept(), h.left.Holder("metrics", 100).Used(); got != 2*15 || used != 2*15 {
 		t.Errorf("%v descriptors kept, %d in the budget: it did not give its own back", got, used)
 	}
 	h.publish(cs...)
@@ -371,8 +372,8 @@ func TestAScrapeAllocatesNothingPerContainer(t *testing.T) {
 		h := newHost(t, "v1", nil)
 		h.dial = kernel(nil)
 		h.publish(h.crowd(t, "v1", n)...)
-		h.Metrics.scrape(plainText).recycle()
-		return testing.AllocsPerRun(10, func() { h.Metrics.scrape(gzipText | plainText).recycle() })
+		h.Metrics.scrape(textPlain).recycle()
+		return testing.AllocsPerRun(10, func() { h.Metrics.scrape(textGzip | textPlain).recycle() })
 	}
 	few, many := count(2), count(42)
 	t.Logf("%v allocations a scrape of 2 containers, %v of 42", few, many)
@@ -392,10 +393,10 @@ func TestEveryMetricIsNamedOnceAndExplained(t *testing.T) {
 			t.Errorf("%s is listed twice", m.Name)
 		}
 		seen[m.Name] = true
-		if !strings.HasPrefix(m.Name, "container_") && !strings.HasPrefix(m.Name, "machine_") || !strings.HasSuffix(m.Help, ".") {
+		if !strings.HasPrefix(m.Name, "container_") && !strings.HasPrefix(m.Name, "machine_") && !strings.HasPrefix(m.Name, "fairlead_advice_") || !strings.HasSuffix(m.Help, ".") {
 			t.Errorf("%s: %q", m.Name, m.Help)
 		}
-		if total := strings.HasSuffix(m.Name, "_total"); total != (m.Type == stat.TypeCounter) && m.Name != "container_memory_failcnt" && m.Name != "container_hugetlb_failcnt" {
+		if total := strings.HasSuffix(m.Name, "_total"); total != (m.Type == stat.TypeCounter) && m.Name != "container_memory_failcnt" && m.Name != "container_hugetlb_failcnt" && m.Group != "sockets" && m.Name != "container_fs_inodes_total" { // names and types are cAdvisor's
 			t.Errorf("%s is a %s", m.Name, m.Type)
 		}
 		if bytes := strings.HasSuffix(strings.TrimSuffix(m.Name, "_total"), "_bytes"); bytes && m.Unit != "bytes" {
@@ -410,7 +411,7 @@ func BenchmarkEncode500(b *testing.B) {
 	p := h.gather()
 	b.ReportAllocs()
 	for b.Loop() {
-		page := h.Metrics.write(p, 0)
+		page := h.Metrics.write(p, expo.Text, expo.Gzip)
 		b.SetBytes(int64(len(page.b)))
 		bodies.Put(page)
 	}
@@ -418,7 +419,7 @@ func BenchmarkEncode500(b *testing.B) {
 }
 
 func BenchmarkScrape500(b *testing.B) {
-	for name, want := range map[string]flavour{"text": plainText, "gzip": gzipText} {
+	for name, want := range map[string]flavour{"text": textPlain, "gzip": textGzip} {
 		b.Run(name, func(b *testing.B) {
 			h := newHost(b, "v1", nil)
 			h.dial = kernel(nil)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 type network struct {
 	links  []namedLink
 	inside string // path of its net/dev
+	own    bool   // it answers for a network namespace that is not the agent's
 }
 
 type namedLink struct {
@@ -40,9 +40,9 @@ func (m *Metrics) network(t target, old *slot, ours func(host.NetNS) bool) netwo
 		if c.PID == 0 || ours(c.NetNS) {
 			return network{}
 		}
-		return network{inside: filepath.Join(m.deps.Root.Proc, strconv.Itoa(c.PID), "net/dev")}
+		return network{own: true, inside: filepath.Join(m.deps.Root.Proc, strconv.Itoa(c.PID), "net/dev")}
 	}
-	var n network
+	n := network{own: c.PID != 0 && !ours(c.NetNS)}
 	for _, l := range c.Links {
 		n.links = append(n.links, namedLink{index: l.Index, host: l.Name, name: m.interfaceName(c, l, old)})
 	}
@@ -91,14 +91,10 @@ func (m *Metrics) insideName(c *container.Container, l container.Link) string {
 	return l.Name
 }
 
-func interfaceLabels(labels []byte, name string) []byte {
-	return expo.AppendLabel(slices.Clip(labels), "interface", name)
-}
-
 // netReading is one interface of one container, as the container sees it.
 type netReading struct {
 	slot     *slot
-	labels   []byte
+	labels   *expo.Labels
 	counters linkstat.Counters
 }
 
@@ -126,7 +122,7 @@ func (m *Metrics) readLinks(v view, deadline time.Time, into []netReading) []net
 		}
 		if err == nil {
 			if err = linkstat.ParseNetDev(text, func(name []byte, c linkstat.Counters) {
-				into = append(into, netReading{s, interfaceLabels(s.labels, string(name)), c})
+				into = append(into, netReading{s, s.labels.With("interface", string(name)), c})
 			}); err != nil {
 				err = fmt.Errorf("parse %s: %w", s.net.inside, err)
 			}

@@ -1,42 +1,33 @@
 package metrics
 
 import (
-	"bytes"
-	"compress/gzip"
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/fairlead-dev/fairlead/metrics/expo"
+	"github.com/fairlead-dev/fairlead/metrics/history"
 )
 
-// flavour is a set of forms in which the answer of a scrape is wanted.
+// flavour is a set of forms in which the answer of a scrape is wanted: one bit for each format in each coding, and one
+// for what people ask.
 type flavour uint8
 
 const (
-	plainText flavour = 1 << iota
-	gzipText
-	plainOpenMetrics
-	gzipOpenMetrics
-	usages
+	codings         = 3
+	usages  flavour = 1 << (2 * codings)
+	sampled flavour = usages << 1 // for the history
 )
 
 // flavourOf gives the flavour of one HTTP answer.
-func flavourOf(f expo.Format, gzipped bool) flavour {
-	switch {
-	case f == expo.OpenMetrics && gzipped:
-		return gzipOpenMetrics
-	case f == expo.OpenMetrics:
-		return plainOpenMetrics
-	case gzipped:
-		return gzipText
-	}
-	return plainText
-}
+func flavourOf(f expo.Format, c expo.Coding) flavour { return 1 << (int(f)*codings + int(c)) }
 
 // answer is what one scrape gives to all who asked for it.
 type answer struct {
-	bodies map[flavour]*body
-	usage  []Usage
+	bodies  map[flavour]*body
+	usage   []Usage
+	samples []history.Sample
 }
 
 // body is one HTTP body in memory that is used again.
@@ -65,17 +56,18 @@ func (a *answer) recycle() {
 // encode is what writing a page needs besides the page.
 type encode struct {
 	encoder expo.Encoder
-	gzip    *gzip.Writer
-	// The sizes of the last page and of its gzip form: the next ones are made as large at once.
-	size, zipped int
-	devices      devices
-	sizes        pageSizes
-	budget       budget
-	exclude      map[string]bool // groups
+	text    []byte // what the encoder works in for gzip
+	zstd    *zstd.Encoder
+	sizes   map[flavour]int // of the last pages: the next ones are made as large at once
+	devices devices
+	pages   pageSizes
+	nodes   numaLabels
+	budget  budget
+	exclude map[string]bool // groups
 }
 
 // sample writes one series of a container, unless it is beyond the budget.
-func (s *encode) sample(of *slot, labels, extra []byte, v float64) {
+func (s *encode) sample(of *slot, labels *expo.Labels, extra []byte, v float64) {
 	if s.budget.take(of.index) {
 		s.encoder.Sample(labels, extra, v)
 	}
@@ -84,36 +76,43 @@ func (s *encode) sample(of *slot, labels, extra []byte, v float64) {
 // scrape reads everything and writes it in the forms wanted. One runs at a time.
 func (m *Metrics) scrape(want flavour) *answer {
 	p := m.gather()
+	m.counsel(p)
 	a := &answer{bodies: map[flavour]*body{}}
 	for _, f := range [...]expo.Format{expo.Text, expo.OpenMetrics} {
-		plain, gzipped := flavourOf(f, false), flavourOf(f, true)
-		if want&(plain|gzipped) == 0 {
-			continue
-		}
-		b := m.write(p, f)
-		if want&gzipped != 0 {
-			a.bodies[gzipped] = m.compress(b)
-		}
-		if want&plain != 0 {
-			a.bodies[plain] = b
-		} else {
-			bodies.Put(b)
+		for _, c := range [...]expo.Coding{expo.Identity, expo.Gzip, expo.Zstd} {
+			if form := flavourOf(f, c); want&form != 0 {
+				a.bodies[form] = m.write(p, f, c)
+			}
 		}
 	}
 	if want&usages != 0 {
 		a.usage = p.usage()
+	}
+	if want&sampled != 0 {
+		a.samples = p.samples()
 	}
 	m.cost.scrapes.Inc()
 	m.cost.containers.Set(float64(len(p.readings)))
 	return a
 }
 
-func (m *Metrics) write(p *page, f expo.Format) *body {
+// write writes the page. gzip is written at once, in pieces; zstd needs the text first.
+func (m *Metrics) write(p *page, f expo.Format, c expo.Coding) *body {
 	began := time.Now()
 	s := &m.scratch.encode
-	b := takeBody(s.size)
-	s.encoder.Reset(f, b.b)
+	first := c
+	if c == expo.Zstd {
+		first = expo.Identity
+	}
+	form := flavourOf(f, first)
+	b := takeBody(s.sizes[form])
+	if first == expo.Gzip {
+		s.encoder.ResetGzip(f, b.b, s.text)
+	} else {
+		s.encoder.Reset(f, b.b)
+	}
 	p.write(s)
+	m.writeDisk(s, p)
 	for _, fam := range m.deps.Stats.Families() {
 		s.encoder.Family(expo.Family{Name: fam.Name, Help: fam.Help, Type: fam.Type})
 		for _, sample := range fam.Samples {
@@ -121,13 +120,21 @@ func (m *Metrics) write(p *page, f expo.Format) *body {
 			for _, l := range sample.Labels {
 				labels = expo.AppendLabel(labels, l.Name, l.Value)
 			}
-			s.encoder.Sample(labels, nil, sample.Value)
+			s.encoder.Sample(m.own, labels, sample.Value)
 		}
 	}
 	b.b = s.encoder.Finish()
-	s.size = len(b.b)
+	if first == expo.Gzip {
+		s.text = s.encoder.Text()
+	}
+	s.sizes[form] = len(b.b)
 	m.cost.series.Set(float64(s.encoder.Samples()))
 	m.cost.phase("encode", began)
+	if c == expo.Zstd {
+		plain := b
+		b = m.zstd(plain, flavourOf(f, c))
+		bodies.Put(plain)
+	}
 	return b
 }
 
@@ -160,6 +167,8 @@ func (p *page) write(s *encode) {
 			hugeMetrics[i].write(s, p)
 		}
 	}
+	s.numa(p)
+	s.sockets(p)
 	for i := range networkMetrics {
 		m := &networkMetrics[i]
 		if s.exclude[m.Group] {
@@ -186,6 +195,9 @@ func (p *page) write(s *encode) {
 			}
 		}
 	}
+	for i := range adviceMetrics {
+		adviceMetrics[i].write(s, p)
+	}
 	for i := range machineMetrics {
 		m := &machineMetrics[i]
 		if s.exclude[m.Group] {
@@ -198,22 +210,18 @@ func (p *page) write(s *encode) {
 	}
 }
 
-// compress uses the fastest level: pages are so repetitive that better ones save little and cost more than reading the
-// cgroups does.
-func (m *Metrics) compress(plain *body) *body {
+// zstd compresses at the fastest level: pages are so repetitive that better ones save little.
+func (m *Metrics) zstd(plain *body, form flavour) *body {
 	began := time.Now()
 	s := &m.scratch.encode
-	out := takeBody(s.zipped)
-	buf := bytes.NewBuffer(out.b)
-	if s.gzip == nil {
-		s.gzip, _ = gzip.NewWriterLevel(buf, gzip.BestSpeed) // the level is valid
-	} else {
-		s.gzip.Reset(buf)
+	if s.zstd == nil {
+		const farEnough = 1 << 20 // the labels of one container are on the page again after all others of its family
+		s.zstd, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+			zstd.WithWindowSize(farEnough), zstd.WithLowerEncoderMem(true)) // the options are valid
 	}
-	_, _ = s.gzip.Write(plain.b) // a bytes.Buffer takes everything
-	_ = s.gzip.Close()
-	out.b = buf.Bytes()
-	s.zipped = len(out.b)
-	m.cost.phase("gzip", began)
+	out := takeBody(s.sizes[form])
+	out.b = s.zstd.EncodeAll(plain.b, out.b)
+	s.sizes[form] = len(out.b)
+	m.cost.phase("zstd", began)
 	return out
 }

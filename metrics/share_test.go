@@ -6,6 +6,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/fairlead-dev/fairlead/metrics/expo"
+)
+
+var (
+	textPlain = flavourOf(expo.Text, expo.Identity)
+	textGzip  = flavourOf(expo.Text, expo.Gzip)
 )
 
 func TestRequestsThatComeDuringAScrapeShareTheNextOne(t *testing.T) {
@@ -30,10 +37,10 @@ func TestRequestsThatComeDuringAScrapeShareTheNextOne(t *testing.T) {
 				release()
 			})
 		}
-		ask(plainText)
+		ask(textPlain)
 		synctest.Wait()
 		for range 50 {
-			ask(gzipText)
+			ask(textGzip)
 			ask(usages)
 		}
 		synctest.Wait()
@@ -47,7 +54,7 @@ func TestRequestsThatComeDuringAScrapeShareTheNextOne(t *testing.T) {
 		}
 		gate <- struct{}{}
 		all.Wait()
-		if len(wanted) != 2 || wanted[0] != plainText || wanted[1] != gzipText|usages {
+		if len(wanted) != 2 || wanted[0] != textPlain || wanted[1] != textGzip|usages {
 			t.Errorf("wanted %v", wanted)
 		}
 	})
@@ -60,18 +67,18 @@ func TestAClientThatLeavesDoesNotDisturbTheOthers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		all.Go(func() { // runs the first scrape
-			_, release, _ := s.get(t.Context(), plainText)
+			_, release, _ := s.get(t.Context(), textPlain)
 			release()
 		})
 		synctest.Wait()
 		var left, stayed error
 		all.Go(func() { // leads the second
 			var release func()
-			_, release, stayed = s.get(t.Context(), plainText)
+			_, release, stayed = s.get(t.Context(), textPlain)
 			release()
 		})
 		synctest.Wait()
-		all.Go(func() { _, _, left = s.get(ctx, plainText) })
+		all.Go(func() { _, _, left = s.get(ctx, textPlain) })
 		synctest.Wait()
 		cancel()
 		synctest.Wait()

@@ -35,13 +35,23 @@ func Table() []Metric {
 	for _, m := range hugeMetrics {
 		out = append(out, m.Metric)
 	}
+	out = append(out, numaMetric)
+	for _, m := range socketMetrics {
+		out = append(out, m.Metric)
+	}
 	for _, m := range networkMetrics {
 		out = append(out, m.Metric)
 	}
 	for _, m := range endedMetrics {
 		out = append(out, m.Metric)
 	}
+	for _, m := range adviceMetrics {
+		out = append(out, m.Metric)
+	}
 	for _, m := range machineMetrics {
+		out = append(out, m.Metric)
+	}
+	for _, m := range diskMetrics {
 		out = append(out, m.Metric)
 	}
 	return out

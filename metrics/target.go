@@ -34,6 +34,12 @@ type key struct {
 	started time.Time
 }
 
+// unpid is the key of the same life once its first process is no more.
+func (k key) unpid() key {
+	k.pid = 0
+	return k
+}
+
 func (t target) key() key {
 	return key{t.c.Runtime, t.c.ID, t.cgroup.Path(), t.cgroup.Unified, t.c.PID, t.c.Started}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/metrics/cgroup"
+	"github.com/fairlead-dev/fairlead/metrics/expo"
 )
 
 // view is what one scrape reads: it is replaced as a whole and never modified after that.
@@ -30,13 +31,17 @@ type slot struct {
 	runtime  container.Runtime
 	id       container.ID
 	name     string
+	pod      container.Pod
+	image    string
 	root     bool // the root cgroup
 	health   string
 	restarts int
 	several  bool // not a container but a cgroup that holds several
 	created  time.Time
 	started  time.Time
-	labels   []byte
+	labels   *expo.Labels
+	layer    string // its writable layer, when that is to be known
+	volumes  []container.Mount
 	reader   *cgroup.Reader
 	net      network
 	life     *life
@@ -62,8 +67,10 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 		return
 	}
 	have := make(map[key]*slot, len(m.view.slots))
+	lives := make(map[key]int, len(m.view.slots))
 	for _, s := range m.view.slots {
 		have[s.key] = s
+		lives[s.key.unpid()] = s.key.pid
 	}
 	// Without knowing our own namespace, a container that shares it could not be told from one that does not.
 	own, err := host.StatNetNS(filepath.Join(m.deps.Root.Proc, "self/ns/net"))
@@ -76,8 +83,11 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	}
 	for _, t := range ts {
 		k := t.key()
+		if pid, ok := lives[k.unpid()]; ok && k.pid == 0 {
+			k.pid = pid // its process has ended; its life has not, for its last sample counts once
+		}
 		s := &slot{
-			key: k, several: t.aggregate, root: t.cgroup.IsZero(), health: t.c.Health, restarts: t.c.Restarts, runtime: t.c.Runtime, id: t.c.ID, name: t.c.Name, created: t.c.Created, started: t.c.Started, labels: t.labels,
+			key: k, several: t.aggregate, root: t.cgroup.IsZero(), health: t.c.Health, restarts: t.c.Restarts, runtime: t.c.Runtime, id: t.c.ID, name: t.c.Name, pod: t.c.Pod, image: t.c.Image, created: t.c.Created, started: t.c.Started,
 		}
 		old := have[k]
 		if delete(have, k); old != nil {
@@ -93,9 +103,19 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 		if old == nil && !t.aggregate {
 			m.watch(s)
 		}
+		if s.labels = expo.NewLabels(t.labels).Since(m.since(t.c)); old != nil && old.labels.String() == string(t.labels) {
+			s.labels = old.labels
+		}
+		if m.disk != nil {
+			s.layer, s.volumes = trees(t.c)
+		}
 		s.net = m.network(t, old, ours)
 		for _, l := range s.net.links {
-			next.byLink[l.index] = netReading{slot: s, labels: interfaceLabels(s.labels, l.name)}
+			n := netReading{slot: s, labels: s.labels.With("interface", l.name)}
+			if before, ok := m.view.byLink[l.index]; ok && before.labels.String() == n.labels.String() {
+				n.labels = before.labels
+			}
+			next.byLink[l.index] = n
 		}
 		if s.net.inside != "" {
 			next.inside = append(next.inside, s)
@@ -111,6 +131,15 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	}
 	next.ended = remember(m.view.ended, buried, snap, m.deps.Now())
 	m.view = next
+	m.wantDisk(next)
+}
+
+// since tells when the counters of c began, if that is to be shown.
+func (m *Metrics) since(c *container.Container) time.Time {
+	if !m.cfg.Created {
+		return time.Time{}
+	}
+	return c.Started
 }
 
 // current gives the view of the newest snapshot.
@@ -118,6 +147,9 @@ func (m *Metrics) current() view {
 	m.sync(m.deps.Inventory.Snapshot())
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.tree != nil {
+		m.tree.Refresh()
+	}
 	return m.view
 }
 
@@ -138,7 +170,10 @@ func (m *Metrics) findTree() bool {
 	m.deps.Log.Info("cgroup hierarchies found", "mode", mounts.Mode())
 	m.tree = cgroup.NewTree(mounts, m.deps.Descriptors)
 	m.tree.CountFiles(m.deps.Root.Proc)
-	m.tree.Skip(m.cfg.Exclude...)
+	m.tree.Skip(m.cfg.excluded()...)
+	if err := m.tree.Watch(); err != nil {
+		m.deps.Log.Warn("limits are not watched but read at each scrape", "err", err)
+	}
 	return true
 }
 

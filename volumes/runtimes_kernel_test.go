@@ -31,7 +31,7 @@ func TestVolumesOfRealRuntimesAreFound(t *testing.T) {
 			inventory := follow(t, d.Seen(d.Socket))
 			want := map[string]string{name + "/data": "file", bind: "file"}
 			found := map[string]Volume{}
-			for deadline := time.Now().Add(20 * time.Second); len(found) < len(want) && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(hosttest.Bound(20 * time.Second)); len(found) < len(want) && time.Now().Before(deadline); {
 				for _, v := range Discover(inventory.Snapshot(), Config{}) {
 					if want[v.Name] != "" && v.Backup == "daily" {
 						found[v.Name] = v

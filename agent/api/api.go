@@ -171,10 +171,15 @@ func (w *statusOnly) WriteHeader(status int)      { w.status = status }
 
 // serve runs srv on l until ctx ends, then lets open requests finish within shutdownBound. It closes l.
 func serve(ctx context.Context, l net.Listener, srv *http.Server) error {
+	return serveBy(ctx, l, func(srv *http.Server, l net.Listener) error { return srv.Serve(l) }, srv)
+}
+
+// serveBy is serve with another way to accept connections than plain HTTP.
+func serveBy(ctx context.Context, l net.Listener, by func(*http.Server, net.Listener) error, srv *http.Server) error {
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) } // they may finish
 	served := make(chan error, 1)
 	go func() {
-		served <- agent.Go(ctx, func(context.Context) error { return srv.Serve(l) })
+		served <- agent.Go(ctx, func(context.Context) error { return by(srv, l) })
 	}()
 	select {
 	case err := <-served:

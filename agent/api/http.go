@@ -13,12 +13,13 @@ import (
 	"github.com/fairlead-dev/fairlead/agent"
 )
 
-// HTTP is the endpoint that a scrape reads, on TCP and without any check of who asks. It carries /metrics and
-// /healthz and nothing by which the agent could be steered.
+// HTTP is the endpoint that a scrape reads, on TCP; who asks is checked only as SetWebConfig says. It carries /metrics
+// and /healthz and nothing by which the agent could be steered.
 type HTTP struct {
 	listen string
 	log    *slog.Logger
 	mux    *http.ServeMux
+	web    string // file for TLS and passwords; empty is neither
 
 	mu   sync.Mutex
 	addr net.Addr
@@ -45,6 +46,9 @@ func (s *HTTP) Handle(pattern string, h http.Handler) {
 
 // Run serves until ctx ends. It may be called again after it has returned.
 func (s *HTTP) Run(ctx context.Context) error {
+	if err := CheckWebConfig(s.web); err != nil {
+		return fmt.Errorf("open scrape endpoint: %w", err)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.listen)
 	if err != nil {
 		return fmt.Errorf("open scrape endpoint: %w", err)
@@ -53,7 +57,7 @@ func (s *HTTP) Run(ctx context.Context) error {
 	defer s.setAddr(nil)
 	s.log.Info("scrape endpoint opened", "addr", l.Addr().String())
 	agent.Ready(ctx)
-	return serve(ctx, l, &http.Server{
+	return serveBy(ctx, l, s.secured, &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,

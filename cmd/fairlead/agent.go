@@ -86,6 +86,7 @@ func newLog(e env, cfg Log) (*slog.Logger, *slog.LevelVar) {
 type daemon struct {
 	file  File
 	log   *slog.Logger
+	stats *stat.Registry
 	level *slog.LevelVar
 
 	super     *supervisor.Supervisor
@@ -104,8 +105,8 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{file: f, log: log}
-	stats := &stat.Registry{}
+	d := &daemon{file: f, log: log, stats: &stat.Registry{}}
+	stats := d.stats
 	stats.Gauge("fairlead_build_info", "1, labelled with the version of this build.", stat.Label{Name: "version", Value: version}).Set(1)
 	budget := host.NewDescriptors(descriptorLimit())
 	part := func(name string) *slog.Logger { return log.With("part", name) }
@@ -129,8 +130,13 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	}); err != nil {
 		return nil, err
 	}
+	metricsState, err := dir.Sub("metrics")
+	if err != nil {
+		return nil, err
+	}
 	if d.metrics, err = metrics.New(f.Metrics, metrics.Deps{
-		Log: part("metrics"), Stats: stats, Root: f.root(), Inventory: d.inventory, Descriptors: budget.Holder("metrics", 60),
+		State: metricsState,
+		Log:   part("metrics"), Stats: stats, Root: f.root(), Inventory: d.inventory, Descriptors: budget.Holder("metrics", 60),
 	}); err != nil {
 		return nil, err
 	}
@@ -157,9 +163,11 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	}
 	operators := api.New(f.agentSocket(), "fairlead", part("api"))
 	d.routes(operators)
+	historyRoutes(operators, d.metrics.History())
 	volumeRoutes(operators, d.volumes)
 	orphanRoutes(operators, d.reaper)
 	web := api.NewHTTP(f.Listen, part("http"))
+	web.SetWebConfig(f.WebConfig)
 	web.Handle("GET /metrics", d.metrics)
 	web.Handle("GET /healthz", httpFunc(d.super.ServeHealthz))
 	door := cni.New(f.cniSocket(), d.overlay, part("cni"), stats)
@@ -175,6 +183,9 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 		{Name: "logship", Run: d.logship.Run},
 		{Name: "volumes", Run: d.volumes.Run},
 		{Name: "orphans", Run: d.reaper.Run},
+	}
+	if h := d.metrics.History(); h != nil {
+		d.parts = append(d.parts, agent.Part{Name: "history", Run: h.Run})
 	}
 	return d, nil
 }

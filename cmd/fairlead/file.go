@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/fairlead-dev/fairlead/agent/api"
 	"github.com/fairlead-dev/fairlead/agent/config"
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
@@ -25,12 +26,13 @@ const defaultConfigFile = "/etc/fairlead/fairlead.yaml"
 
 // File is the whole configuration: what is common, and one section per part.
 type File struct {
-	Node     Node   `yaml:"node" doc:"this host among others"`
-	RunDir   string `yaml:"run_dir" doc:"sockets: agent.sock for operators, cni.sock for the CNI plugin"`
-	StateDir string `yaml:"state_dir" doc:"what must outlive the agent, one sub-directory per part"`
-	Listen   string `yaml:"listen" doc:"address:port of /metrics and /healthz; :9478 opens it to the network"`
-	Log      Log    `yaml:"log" doc:"the agent's own log, on standard error"`
-	Host     Host   `yaml:"host" doc:"where the host's proc and sysfs are mounted; in a pod, elsewhere"`
+	Node      Node   `yaml:"node" doc:"this host among others"`
+	RunDir    string `yaml:"run_dir" doc:"sockets: agent.sock for operators, cni.sock for the CNI plugin"`
+	StateDir  string `yaml:"state_dir" doc:"what must outlive the agent, one sub-directory per part"`
+	Listen    string `yaml:"listen" doc:"address:port of /metrics and /healthz; :9478 opens it to the network"`
+	WebConfig string `yaml:"web_config_file" doc:"TLS and passwords for listen, as in Prometheus' exporters (docs/usage.md); certificates and passwords are read again when they change"`
+	Log       Log    `yaml:"log" doc:"the agent's own log, on standard error"`
+	Host      Host   `yaml:"host" doc:"where the host's proc and sysfs are mounted; in a pod, elsewhere"`
 
 	Runtimes container.Config `yaml:"runtimes" doc:"where container runtimes are looked for; usual ones are found without a word"`
 
@@ -104,6 +106,9 @@ func (f File) Validate() error {
 	}
 	if _, _, err := net.SplitHostPort(f.Listen); err != nil {
 		problem("listen", "expected address:port such as 127.0.0.1:9478, found %q", f.Listen)
+	}
+	if err := api.CheckWebConfig(f.WebConfig); err != nil {
+		problem("web_config_file", "%v", err)
 	}
 	if _, err := logLevel(f.Log.Level); err != nil {
 		problem("log.level", "%v", err)

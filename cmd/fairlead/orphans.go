@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/api"
+	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/reap"
 	"github.com/fairlead-dev/fairlead/agent/reap/detect"
 	"github.com/fairlead-dev/fairlead/agent/stat"
@@ -202,9 +204,14 @@ func newReaper(f File, dir *state.Dir, d *daemon, stats *stat.Registry, log *slo
 	h := detect.DefaultHost(f.root(), f.Runtimes.Run, f.Orphans.Containerd...)
 	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup}
 	owners := detect.Owners(h)
-	owners["overlay"], owners["volumes"] = d.overlay, d.volumes
+	owners["overlay"], owners["volumes"], owners["logship"] = d.overlay, d.volumes, d.logship
+	busy := func() map[container.ID]bool {
+		all := d.volumes.Busy()
+		maps.Copy(all, d.logship.Busy())
+		return all
+	}
 	return reap.New(f.Orphans, reap.Deps{
-		Log: log, Stats: stats, State: own, Root: f.root(), Inventory: d.inventory, Owners: owners, Busy: d.volumes.Busy,
+		Log: log, Stats: stats, State: own, Root: f.root(), Inventory: d.inventory, Owners: owners, Busy: busy,
 	})
 }
 

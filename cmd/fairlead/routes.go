@@ -31,6 +31,7 @@ func (d *daemon) routes(s *api.Server) {
 	s.Handle("GET /v1/logs", func(*http.Request) (any, error) {
 		return logsAnswer{d.logship.Streams(), d.logship.Sinks()}, nil
 	})
+	s.Handle("GET /v1/logs/verify", func(*http.Request) (any, error) { return d.logship.Verify() })
 	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
 }
 

@@ -34,10 +34,11 @@ type Stats struct {
 	IO         []Device // those that the cgroup has used
 	IOPressure Pressure
 	Huge       []Huge // by page size
+	NUMA       []NodePages
 }
 
 // reset makes everything unknown and keeps the memory of the lists.
-func (s *Stats) reset() { *s = Stats{IO: s.IO[:0], Huge: s.Huge[:0]} }
+func (s *Stats) reset() { *s = Stats{IO: s.IO[:0], Huge: s.Huge[:0], NUMA: s.NUMA[:0]} }
 
 // CPU is time used and the limits on it.
 type CPU struct {

@@ -5,7 +5,7 @@ import "bytes"
 var (
 	v1CPUSet = []format{
 		{name: "cpuset.effective_cpus", parse: func(b []byte, s *Stats) (err error) { s.CPU.Allowed, err = listed(b); return err }},
-		{name: "cpuset.memory_migrate", parse: func(b []byte, s *Stats) (err error) { s.Memory.Migrate, err = number(b); return err }},
+		{name: "cpuset.memory_migrate", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.Migrate, err = number(b); return err }},
 	}
 	v2CPUSet = []format{
 		{name: "cpuset.cpus.effective", parse: func(b []byte, s *Stats) (err error) { s.CPU.Allowed, err = listed(b); return err }},

@@ -1,10 +1,12 @@
 package cgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -17,17 +19,31 @@ type Reader struct {
 	mu    sync.Mutex
 	files []file
 	held  int // descriptors granted by the budget; 0 while it refuses
+	fds   fdDirs
 	ended atomic.Bool
+
+	watched   bool // limits are read again only when they changed
+	unwatched bool // that cannot be had
+	changed   atomic.Bool
+	watches   []int32 // guarded by the lock of Tree.watches
 }
 
-const closed = -1
+const (
+	closed   = -1
+	halfPage = 2048 // of the smallest pages
+)
 
 type file struct {
 	format
-	dir, path string
-	fd        int
-	absent    bool // this kernel, or this cgroup, has no such file
+	dir    string
+	fd     int
+	absent bool   // this kernel, or this cgroup, has no such file
+	v2     bool   // in the unified hierarchy
+	text   []byte // of a limit that did not change; nil: it must be read
 }
+
+// path is made when it is asked for: a thousand containers have twenty thousand of them.
+func (f *file) path() string { return filepath.Join(f.dir, f.name) }
 
 // Buffer is the memory that Reads share, one Read at a time. The zero value is ready.
 type Buffer struct{ b []byte }
@@ -68,6 +84,7 @@ func (r *Reader) read(b *Buffer, s *Stats) error {
 	if r.ended.Load() {
 		return ErrGone
 	}
+	r.watch()
 	r.claim()
 	var bad error
 	for i := range r.files {
@@ -89,6 +106,9 @@ func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
 	if f.absent {
 		return nil
 	}
+	if f.text != nil {
+		return r.parse(f, f.text, s)
+	}
 	fd := f.fd
 	if fd == closed {
 		var err error
@@ -106,37 +126,66 @@ func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
 	case errors.Is(err, unix.EOPNOTSUPP): // the file exists but not for this kind of cgroup
 		return nil
 	case err != nil:
-		return &os.PathError{Op: "read", Path: f.path, Err: err}
+		return &os.PathError{Op: "read", Path: f.path(), Err: err}
 	}
-	if err := f.parse(text, s); err != nil {
-		return fmt.Errorf("parse %s: %w", f.path, err)
+	if err := r.parse(f, text, s); err != nil {
+		return err
 	}
-	if f.pids {
-		s.Pids.Files = r.tree.openFiles(text)
+	if f.limit && r.watched {
+		f.text = bytes.Clone(text)
 	}
 	return nil
 }
 
+func (r *Reader) parse(f *file, text []byte, s *Stats) error {
+	if err := f.parse(text, s); err != nil {
+		return fmt.Errorf("parse %s: %w", f.path(), err)
+	}
+	if f.pids {
+		s.Pids.Files = r.openFiles(text)
+	}
+	return nil
+}
+
+// watch makes sure that the limits are watched, where that can be, and forgets those that were written.
+func (r *Reader) watch() {
+	if w := r.tree.watches; w != nil && !r.watched && !r.unwatched {
+		r.changed.Store(true)
+		r.watched = w.add(r)
+		r.unwatched = !r.watched
+	}
+	if r.watched && r.changed.Swap(false) {
+		for i := range r.files {
+			r.files[i].text = nil
+		}
+	}
+}
+
+// keeps tells whether f stays open between Reads, when the budget covers it.
+func (r *Reader) keeps(f *file) bool { return !f.absent && !(f.limit && r.watched) }
+
 // open opens f, to stay open when the budget covers it. A file that is missing in a cgroup that is there is absent.
 func (r *Reader) open(f *file) (int, error) {
-	fd, err := openRead(f.path)
+	fd, err := openRead(f.path())
 	switch {
-	case err == nil && r.held > 0:
+	case err == nil && r.held > 0 && r.keeps(f):
 		f.fd = fd
+		return fd, nil
+	case err == nil && !r.keeps(f):
 		return fd, nil
 	case err == nil:
 		r.tree.opened.Add(1)
 		return fd, nil
 	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV):
-		return closed, &os.PathError{Op: "open", Path: f.path, Err: err}
+		return closed, &os.PathError{Op: "open", Path: f.path(), Err: err}
 	}
 	if _, err := os.Stat(f.dir); errors.Is(err, fs.ErrNotExist) {
 		return closed, ErrGone
 	}
-	f.absent = true
-	if r.held > 0 {
+	if r.held > 0 && r.keeps(f) {
 		r.hold(-1)
 	}
+	f.absent = true
 	return closed, nil
 }
 
@@ -148,7 +197,7 @@ func (r *Reader) claim() {
 	}
 	n := 0
 	for i := range r.files {
-		if !r.files[i].absent {
+		if r.keeps(&r.files[i]) {
 			n++
 		}
 	}
@@ -168,15 +217,22 @@ func (r *Reader) hold(n int) {
 
 // drop closes what is open and forgets which files were absent: a cgroup that is made again may have them.
 func (r *Reader) drop() {
+	r.closeDirs()
 	for i := range r.files {
 		f := &r.files[i]
 		if f.fd != closed {
 			_ = unix.Close(f.fd) // opened for reading: there is nothing to lose
 			f.fd = closed
 		}
-		f.absent = false
+		f.absent, f.text = false, nil
 	}
 	r.hold(-r.held)
+	if r.watched {
+		r.tree.watches.mu.Lock()
+		r.tree.watches.remove(r)
+		r.tree.watches.mu.Unlock()
+	}
+	r.watched, r.unwatched = false, false
 }
 
 func openRead(path string) (int, error) {
@@ -189,7 +245,8 @@ func openRead(path string) (int, error) {
 }
 
 // read gives the text of the file from its start. The kernel gives a file of one record whole when the buffer is large
-// enough, so one pread does; a long file is read until nothing more comes.
+// enough, so one pread does. Of a long file it gives whole records up to about a page, so only a piece of less than half
+// a page is surely the last.
 func (b *Buffer) read(fd int, long bool) ([]byte, error) {
 	if b.b == nil {
 		b.b = make([]byte, 16<<10)
@@ -207,7 +264,7 @@ func (b *Buffer) read(fd int, long bool) ([]byte, error) {
 			return nil, err
 		}
 		n += got
-		if got == 0 || (!long && n < len(b.b)) {
+		if got == 0 || n < len(b.b) && (!long || got < halfPage) {
 			return b.b[:n], nil
 		}
 	}

@@ -296,7 +296,7 @@ func TestTheRootCgroupAndForeignPathsAreNotAContainers(t *testing.T) {
 	for _, path := range []string{"", "/", "/../other"} {
 		m := host.Membership{V1: map[string]string{"cpu": path, "cpuacct": path, "pids": path}, Unified: path}
 		if got := NewTree(h, &budget{}).files(m, below); len(got) > 0 {
-			t.Errorf("%q: reads %s", path, got[0].path)
+			t.Errorf("%q: reads %s", path, got[0].path())
 		}
 	}
 }

@@ -23,6 +23,8 @@ type Tree struct {
 	kept   atomic.Int64
 	proc   []byte // nil: open files are not counted
 	skip   map[string]bool
+
+	watches *watches // nil: limits are read each time
 }
 
 // NewTree makes a Tree of the hierarchies that are mounted at h. It opens nothing.
@@ -34,7 +36,7 @@ func (t *Tree) Opened() uint64 { return t.opened.Load() }
 // Kept tells how many descriptors the Tree's Readers hold.
 func (t *Tree) Kept() int { return int(t.kept.Load()) }
 
-// Skip makes Readers leave out the files of these groups: io, cpuset, hugetlb, pressure. The others' files tell of several
+// Skip makes Readers leave out the files of these groups: io, cpuset, hugetlb, numa, pressure. The others' files tell of several
 // groups. It is called before the first Reader is made.
 func (t *Tree) Skip(groups ...string) {
 	t.skip = map[string]bool{}
@@ -63,6 +65,7 @@ type format struct {
 	name  string
 	parse func(text []byte, s *Stats) error
 	long  bool // one record a line: a read may end before the file does
+	limit bool // it changes only when somebody writes to its cgroup; see Tree.Watch
 	pids  bool // its lines are processes
 }
 
@@ -71,13 +74,13 @@ type format struct {
 func (t *Tree) files(m host.Membership, below func(mount, path string) (string, bool)) []file {
 	h := t.mounts
 	var out []file
+	unified, onUnified := below(h.Unified, m.Unified)
 	add := func(dir string, formats ...format) {
 		for _, f := range formats {
-			out = append(out, file{format: f, dir: dir, path: filepath.Join(dir, f.name), fd: closed})
+			out = append(out, file{format: f, dir: dir, fd: closed, v2: dir == unified})
 		}
 	}
 	v1 := func(controller string) (string, bool) { return below(h.V1[controller], m.V1[controller]) }
-	unified, onUnified := below(h.Unified, m.Unified)
 	v2 := func(controller string) bool { return onUnified && slices.Contains(h.UnifiedControllers, controller) }
 
 	cpu, cpuV1 := v1("cpu")
@@ -99,8 +102,14 @@ func (t *Tree) files(m host.Membership, below func(mount, path string) (string, 
 	switch {
 	case memoryV1:
 		add(memory, v1Memory...)
+		if !t.skip["numa"] {
+			add(memory, v1NUMA...)
+		}
 	case v2("memory"):
 		add(unified, v2Memory...)
+		if !t.skip["numa"] {
+			add(unified, v2NUMA...)
+		}
 	}
 	switch {
 	case pidsV1:

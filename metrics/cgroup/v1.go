@@ -13,18 +13,18 @@ var (
 	}
 	v1CPU = []format{
 		{name: "cpu.stat", parse: parseCPUStatV1},
-		{name: "cpu.cfs_quota_us", parse: parseQuotaV1},
-		{name: "cpu.cfs_period_us", parse: func(b []byte, s *Stats) (err error) { s.CPU.Period, err = number(b); return err }},
-		{name: "cpu.shares", parse: func(b []byte, s *Stats) (err error) { s.CPU.Shares, err = number(b); return err }},
+		{name: "cpu.cfs_quota_us", limit: true, parse: parseQuotaV1},
+		{name: "cpu.cfs_period_us", limit: true, parse: func(b []byte, s *Stats) (err error) { s.CPU.Period, err = number(b); return err }},
+		{name: "cpu.shares", limit: true, parse: func(b []byte, s *Stats) (err error) { s.CPU.Shares, err = number(b); return err }},
 	}
 	v1Memory = []format{
 		{name: "memory.usage_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Usage, err = number(b); return err }},
 		{name: "memory.stat", parse: parseMemoryStatV1},
-		{name: "memory.limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Limit, err = number(b); return err }},
-		{name: "memory.memsw.limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = number(b); return err }},
+		{name: "memory.limit_in_bytes", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.Limit, err = number(b); return err }},
+		{name: "memory.memsw.limit_in_bytes", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = number(b); return err }},
 		{name: "memory.max_usage_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.MaxUsage, err = number(b); return err }},
 		{name: "memory.kmem.usage_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Kernel, err = number(b); return err }},
-		{name: "memory.soft_limit_in_bytes", parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = number(b); return err }},
+		{name: "memory.soft_limit_in_bytes", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = number(b); return err }},
 		{name: "memory.oom_control", parse: parseOOMControl},
 		{name: "memory.failcnt", parse: func(b []byte, s *Stats) (err error) { s.Memory.HitLimit, err = number(b); return err }},
 	}
@@ -33,7 +33,7 @@ var (
 // The pids controller has the same files in v1 and v2.
 var pids = []format{
 	{name: "pids.current", parse: func(b []byte, s *Stats) (err error) { s.Pids.Threads, err = number(b); return err }},
-	{name: "pids.max", parse: func(b []byte, s *Stats) (err error) { s.Pids.Limit, err = limit(b); return err }},
+	{name: "pids.max", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Pids.Limit, err = limit(b); return err }},
 }
 
 var procs = format{name: "cgroup.procs", parse: countLines, long: true, pids: true}

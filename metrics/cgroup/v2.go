@@ -9,17 +9,17 @@ import (
 var (
 	v2CPU = []format{
 		{name: "cpu.stat", parse: parseCPUStatV2},
-		{name: "cpu.max", parse: parseCPUMax},
-		{name: "cpu.weight", parse: parseWeight},
+		{name: "cpu.max", limit: true, parse: parseCPUMax},
+		{name: "cpu.weight", limit: true, parse: parseWeight},
 	}
 	v2Memory = []format{
 		{name: "memory.current", parse: func(b []byte, s *Stats) (err error) { s.Memory.Usage, err = number(b); return err }},
 		{name: "memory.stat", parse: parseMemoryStatV2},
-		{name: "memory.max", parse: func(b []byte, s *Stats) (err error) { s.Memory.Limit, err = limit(b); return err }},
+		{name: "memory.max", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.Limit, err = limit(b); return err }},
 		{name: "memory.peak", parse: func(b []byte, s *Stats) (err error) { s.Memory.MaxUsage, err = number(b); return err }}, // since 5.19
 		{name: "memory.swap.current", parse: func(b []byte, s *Stats) (err error) { s.Memory.Swap, err = number(b); return err }},
-		{name: "memory.swap.max", parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = limit(b); return err }},
-		{name: "memory.min", parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = limit(b); return err }},
+		{name: "memory.swap.max", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.SwapLimit, err = limit(b); return err }},
+		{name: "memory.min", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Memory.Reservation, err = limit(b); return err }},
 		{name: "memory.events", parse: parseMemoryEvents},
 	}
 )

@@ -1,7 +1,8 @@
 // Package expo writes metrics as Prometheus reads them: the text format 0.0.4 and OpenMetrics 1.0.
 //
 // An Encoder appends to one buffer and does not allocate while the buffer is large enough; what is the same at each
-// scrape (a container's labels) is rendered once by AppendLabel and handed in as bytes.
+// scrape (a container's labels) is rendered once by AppendLabel and handed in as Labels. The gzip form is written at once,
+// without compressing anything at the scrape: see deflater.
 package expo
 
 import (
@@ -41,48 +42,117 @@ type Family struct {
 // Encoder writes families one after the other. It is not safe for concurrent use. The zero value is ready after Reset.
 type Encoder struct {
 	format  Format
-	buf     []byte
+	buf     []byte // the text, or in gzip form the last piece of it
+	before  int    // how much text came before buf
 	family  Family
+	created []byte // the name of the family's creation times; empty where it has none
 	started bool
 	samples int
+	gzip    bool
+	zip     deflater
 }
 
 // Reset begins a new page in buf, whose contents are overwritten.
-func (e *Encoder) Reset(f Format, buf []byte) { *e = Encoder{format: f, buf: buf[:0]} }
+func (e *Encoder) Reset(f Format, buf []byte) {
+	*e = Encoder{format: f, buf: buf[:0], zip: e.zip, created: e.created[:0]}
+}
+
+// ResetGzip begins a new page in buf in gzip form: Finish gives what a compressor would make of the page. text is memory
+// to work in; PieceSize is enough.
+func (e *Encoder) ResetGzip(f Format, buf, text []byte) {
+	e.Reset(f, text)
+	e.gzip = true
+	e.zip.reset(buf)
+}
+
+// PieceSize is how much text an Encoder needs at a time in gzip form, unless single lines are longer than some kilobytes.
+const PieceSize = 40 << 10
 
 // Family begins a family. Its header is written with its first sample, so a family without samples leaves no trace.
 // Each name may be begun once a page.
-func (e *Encoder) Family(f Family) { e.family, e.started = f, false }
+func (e *Encoder) Family(f Family) {
+	e.family, e.started, e.created = f, false, e.created[:0]
+	if base, ok := strings.CutSuffix(f.Name, "_total"); ok && e.format == OpenMetrics && f.Type == stat.TypeCounter {
+		e.created = append(append(e.created, base...), "_created"...)
+	}
+}
 
-// Sample writes one series of the family. labels and extra are rendered labels without braces; either may be empty.
-func (e *Encoder) Sample(labels, extra []byte, value float64) {
+// Sample writes one series of the family. l may be nil, and extra, rendered labels without braces, empty; extra must not
+// change before Finish. In OpenMetrics the creation time of a counter follows, if l has one.
+func (e *Encoder) Sample(l *Labels, extra []byte, value float64) {
 	if !e.started {
 		e.header()
 		e.started = true
 	}
 	e.samples++
+	start := len(e.buf)
 	b := append(e.buf, e.family.Name...)
-	if len(labels)+len(extra) > 0 {
-		b = append(b, '{')
-		b = append(b, labels...)
-		if len(labels) > 0 && len(extra) > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, extra...)
-		b = append(b, '}')
-	}
-	b = append(b, ' ')
+	b, at := appendLabels(b, l, extra)
 	b = appendValue(b, value)
 	e.buf = append(b, '\n')
+	if e.gzip {
+		e.zip.sample(&e.zip.value, e.before+start, e.buf[start:], len(e.family.Name)+1, l, extra, at-start)
+	}
+	if l != nil && len(l.created) > 0 && len(e.created) > 0 {
+		e.creation(l, extra)
+	}
+	if e.gzip && len(e.buf) > window {
+		e.piece()
+	}
+}
+
+// creation writes since when the series of l counts.
+func (e *Encoder) creation(l *Labels, extra []byte) {
+	start := len(e.buf)
+	b := append(e.buf, e.created...)
+	b, at := appendLabels(b, l, extra)
+	b = append(b, l.created...)
+	e.buf = append(b, '\n')
+	if e.gzip {
+		e.zip.sample(&e.zip.creation, e.before+start, e.buf[start:], len(e.created)+1, l, extra, at-start)
+	}
+}
+
+// appendLabels writes the labels in braces, if there are any, and a space. at is where the value comes.
+func appendLabels(b []byte, l *Labels, extra []byte) (out []byte, at int) {
+	if (l == nil || len(l.text) == 0) && len(extra) == 0 {
+		return append(b, ' '), len(b) + 1
+	}
+	b = append(b, '{')
+	if l != nil {
+		b = append(b, l.text...)
+		if len(l.text) > 0 && len(extra) > 0 {
+			b = append(b, ',')
+		}
+	}
+	b = append(b, extra...)
+	b = append(b, "} "...)
+	return b, len(b)
+}
+
+// piece takes the text so far into account and makes room.
+func (e *Encoder) piece() {
+	e.zip.account(e.buf)
+	e.before += len(e.buf)
+	e.buf = e.buf[:0]
 }
 
 // Finish ends the page and gives it. It stays valid until the buffer is used again.
 func (e *Encoder) Finish() []byte {
+	start := len(e.buf)
 	if e.format == OpenMetrics {
 		e.buf = append(e.buf, "# EOF\n"...)
 	}
-	return e.buf
+	if !e.gzip {
+		return e.buf
+	}
+	e.zip.text(e.buf[start:])
+	e.piece()
+	return e.zip.finish()
 }
+
+// Text gives the working memory back, which may have grown.
+func (e *Encoder) Text() []byte { return e.buf[:0] }
 
 // Samples tells how many series the page has.
 func (e *Encoder) Samples() int { return e.samples }
@@ -100,6 +170,7 @@ func (e *Encoder) header() {
 			typ = "unknown"
 		}
 	}
+	start := len(e.buf)
 	b := append(e.buf, "# HELP "...)
 	b = append(b, name...)
 	b = append(b, ' ')
@@ -117,6 +188,9 @@ func (e *Encoder) header() {
 		b = append(b, '\n')
 	}
 	e.buf = b
+	if e.gzip {
+		e.zip.text(b[start:])
+	}
 }
 
 // AppendLabel appends name="value", after a comma when b is not empty. The value may hold anything: quotes, backslashes

@@ -15,7 +15,7 @@ func example(f Format) string {
 	var e Encoder
 	e.Reset(f, []byte("left over"))
 	e.Family(Family{Name: "container_cpu_usage_seconds_total", Help: `CPU "time" \ used.`, Type: stat.TypeCounter, Unit: "seconds"})
-	web := AppendLabel(nil, "name", "we\"b\\\nü")
+	web := NewLabels(AppendLabel(nil, "name", "we\"b\\\nü"))
 	e.Sample(web, []byte(`cpu="total"`), 1.5)
 	e.Sample(web, nil, 2)
 	e.Family(Family{Name: "never_seen", Help: "Has no series.", Type: stat.TypeGauge})
@@ -93,15 +93,18 @@ func TestAcceptDecidesTheFormat(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", accept, got.ContentType(), want.ContentType())
 		}
 	}
-	for header, want := range map[string]bool{"": false, "gzip": true, "deflate, GZIP;q=0.5": true, "gzip;q=0": false, "zstd": false, "identity": false} {
-		if got := AcceptsGzip(header); got != want {
+	for header, want := range map[string]Coding{
+		"": Identity, "gzip": Gzip, "deflate, GZIP;q=0.5": Gzip, "gzip;q=0": Identity, "identity": Identity, "br": Identity,
+		"zstd": Zstd, "zstd, gzip": Gzip, "gzip, zstd": Gzip, "gzip;q=0.5, zstd;q=0.8": Zstd, "zstd;q=0, gzip;q=0": Identity,
+	} {
+		if got := NegotiateCoding(header); got != want {
 			t.Errorf("Accept-Encoding %q: %v", header, got)
 		}
 	}
 }
 
 func TestSamplesAreEncodedWithoutAllocating(t *testing.T) {
-	labels := AppendLabel(AppendLabel(nil, "id", "/docker/abc"), "name", "web")
+	labels := NewLabels(AppendLabel(AppendLabel(nil, "id", "/docker/abc"), "name", "web"))
 	family := Family{Name: "container_cpu_usage_seconds_total", Help: "h", Type: stat.TypeCounter, Unit: "seconds"}
 	buf := make([]byte, 0, 1<<20)
 	var e Encoder

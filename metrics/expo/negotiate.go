@@ -31,15 +31,33 @@ func Negotiate(accept string) Format {
 	return best
 }
 
-// AcceptsGzip tells whether the HTTP header Accept-Encoding takes gzip.
-func AcceptsGzip(acceptEncoding string) bool {
+// Coding is a content coding of HTTP.
+type Coding uint8
+
+// The codings.
+const (
+	Identity Coding = iota
+	Gzip
+	Zstd
+)
+
+// String is the coding's name in HTTP headers.
+func (c Coding) String() string { return [...]string{"identity", "gzip", "zstd"}[c] }
+
+// NegotiateCoding chooses the coding that the HTTP header Accept-Encoding prefers; of those that it likes equally gzip,
+// which costs us nothing. Whatever it says, there is an answer: identity.
+func NegotiateCoding(acceptEncoding string) Coding {
+	best, bestQ := Identity, 0.0
 	for coding := range strings.SplitSeq(acceptEncoding, ",") {
 		name, params, _ := strings.Cut(coding, ";")
-		if q, _ := parameters(params); strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			return q > 0
+		q, _ := parameters(params)
+		for _, c := range []Coding{Gzip, Zstd} {
+			if strings.EqualFold(strings.TrimSpace(name), c.String()) && (q > bestQ || q == bestQ && q > 0 && c == Gzip) {
+				best, bestQ = c, q
+			}
 		}
 	}
-	return false
+	return best
 }
 
 func parameters(s string) (q float64, version string) {

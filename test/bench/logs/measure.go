@@ -29,6 +29,7 @@ type result struct {
 	Peers   map[string]string `json:"peers"`
 	CRI     *float64          `json:"cri_loki_mb_per_cpu_s"`
 	CRIOver *float64          `json:"cri_ratio"`
+	Filelog *float64          `json:"otel_filelog_mb_per_cpu_s"`
 	Docker  *float64          `json:"docker_mb_per_cpu_s"`
 	Parse   *float64          `json:"parse_mb_per_cpu_s"`
 	Syslog  *float64          `json:"syslog_mb_per_cpu_s"`
@@ -68,7 +69,7 @@ func measure(ctx context.Context, seed uint64, short bool, profile string) (resu
 	if short {
 		b.lines, rounds, idle, latency = 800_000, 1, 5*time.Second, 200
 	}
-	b.note("cri_ratio: no peer that decodes CRI could be built in this run; syslog_ratio is against rsyslog imfile, which decodes nothing")
+	b.note("syslog_ratio is against rsyslog imfile, which decodes nothing")
 	cri, docker := filepath.Join(dir, "cri.log"), filepath.Join(dir, "docker.log")
 	criSize, err := write(cri, seed, b.lines, criFrame)
 	if err != nil {
@@ -111,6 +112,12 @@ func measure(ctx context.Context, seed uint64, short bool, profile string) (resu
 	b.r.CRI, b.r.Docker, b.r.Syslog = num(median(loki)), num(median(dock)), num(median(ours))
 	if len(peer) > 0 {
 		b.r.Peer, b.r.Over = num(median(peer)), num(median(ours)/median(peer))
+	}
+	if filelog, err := b.collector(); err != nil {
+		b.note("cri_ratio: opentelemetry: " + err.Error())
+	} else {
+		b.r.Filelog, b.r.CRIOver = num(filelog), num(median(loki)/filelog)
+		fmt.Printf("MB per CPU-second: OpenTelemetry filelog, CRI to OTLP %.1f\n", filelog)
 	}
 	b.r.RSS = num(b.rss)
 	fmt.Printf("MB per CPU-second: CRI to Loki %.0f, docker to Loki %.0f, CRI to syslog %.0f, rsyslog imfile to syslog %.1f, parse only %.0f\n", median(loki), median(dock), median(ours), median(peer), *b.r.Parse)
