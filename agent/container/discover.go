@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -71,6 +72,7 @@ type fileID struct{ dev, ino uint64 }
 // answer is who answers at a path.
 type answer struct {
 	path    string
+	conn    *grpc.ClientConn // that the sources share; nil for an engine
 	sources []Source
 	settled bool
 }
@@ -110,6 +112,9 @@ func (d *discovery) take(a answer) []Source {
 			found = append(found, s)
 		}
 	}
+	if len(found) == 0 && a.conn != nil {
+		_ = a.conn.Close() // nobody uses it: those whom it reached are followed already, or there is nobody
+	}
 	return found
 }
 
@@ -146,7 +151,7 @@ func socketAt(path string) (fileID, bool) {
 // identify asks a socket what it speaks. The answer is settled when every question was answered.
 func (v *Inventory) identify(ctx context.Context, path string) answer {
 	if kind, err := within(ctx, func(ctx context.Context) (string, error) { return engineAt(ctx, path) }); err == nil {
-		return answer{path, []Source{newDocker(v.nameFor(kind, path), path)}, true}
+		return answer{path: path, sources: []Source{newDocker(v.nameFor(kind, path), path)}, settled: true}
 	}
 	conn, err := dialGRPC(path)
 	if err != nil {
@@ -172,9 +177,7 @@ func (v *Inventory) identify(ctx context.Context, path string) answer {
 	case status.Code(err) != codes.Unimplemented:
 		a.settled = false
 	}
-	if len(a.sources) == 0 {
-		_ = conn.Close() // nobody uses it
-	}
+	a.conn = conn
 	return a
 }
 

@@ -29,10 +29,10 @@ func (c *Conn) ForeignRoute(cidr netip.Prefix) (string, error) {
 			continue
 		}
 		l, err := c.nl.LinkByIndex(r.LinkIndex)
-		if err != nil {
-			return dst.String(), nil
-		}
-		if isOurs(l.Attrs()) {
+		switch {
+		case err != nil: // a multipath or blackhole route has no device
+			return dst.String(), nil //nolint:nilerr // the route is what was asked for
+		case isOurs(l.Attrs()):
 			continue // of the kernel's own making
 		}
 		return fmt.Sprintf("%s dev %s", dst, l.Attrs().Name), nil

@@ -59,8 +59,9 @@ type (
 	SetSysctl struct{ Key, Value string }
 	// ReplaceTable puts our nftables table in place, in one transaction.
 	ReplaceTable struct{ Table }
-	// Admit adds elements to the table, in one transaction; Dismiss removes those that are there.
-	Admit   struct{ Elements }
+	// Admit adds elements to the table, in one transaction.
+	Admit struct{ Elements }
+	// Dismiss removes those that are there.
 	Dismiss struct{ Elements }
 	// SetLinkSysctl writes a setting of one device, which dies with it; Family is ipv4 or ipv6.
 	SetLinkSysctl struct{ Family, Dev, Key, Value string }

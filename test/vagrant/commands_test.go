@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,7 @@ import (
 // The bounds of what a story waits for. Under emulation Debian is up in half a minute on an idle host.
 const (
 	bootBound    = 6 * time.Minute
+	vagrantBound = 15 * time.Minute // makes a machine, and installs packages on it
 	commandBound = 2 * time.Minute
 	tryEach      = 2 * time.Second // more would slow down what is waited for: two emulated cores
 )
@@ -134,12 +136,22 @@ func boot(ts *testscript.TestScript, neg bool, args []string) {
 		if small {
 			cfg.Debian, cfg.MiB = "", 768
 		}
-		m, err := machine.Start(cfg)
+		m, err := s.start(cfg)
 		ts.Check(err)
 		s.machines[name], s.debian[name] = m, !small
 		s.order = append(s.order, name)
 	}
 	s.each(ts, args, (*machine.Machine).Boot)
+}
+
+// start starts a machine by what the world has: QEMU, or Vagrant.
+func (s *story) start(cfg machine.Config) (*machine.Machine, error) {
+	if !s.vagrant {
+		return machine.Start(cfg)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), vagrantBound)
+	defer cancel()
+	return machine.StartVagrant(ctx, cfg.Name, cfg.Dir)
 }
 
 // reset NAME... pulls the machines' reset lines all at once and waits until they are up again.
@@ -198,11 +210,33 @@ func on(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	began := time.Now()
-	code, err := s.machine(ts, args[0]).Exec(ctx, line.Command{Argv: argv(args[1:]), Stdout: ts.Stdout(), Stderr: ts.Stderr()})
+	code, err := s.machine(ts, args[0]).Exec(ctx, line.Command{Argv: argv(args[1:]), Stdout: io.MultiWriter(ts.Stdout(), &verdicts{story: s.name}), Stderr: ts.Stderr()})
 	ts.Check(err)
 	s.took(ts, began, fmt.Sprintf("exit %d on %s: %s", code, args[0], args[1:]))
 	if (code != 0) != neg {
 		ts.Fatalf("on %s: exit code %d", args[0], code)
+	}
+}
+
+// verdicts shows at once which packages of /fairlead/run-tests passed and which tests failed; all of them take long.
+type verdicts struct {
+	story string
+	line  []byte
+}
+
+func (v *verdicts) Write(b []byte) (int, error) {
+	v.line = append(v.line, b...)
+	for {
+		line, rest, whole := bytes.Cut(v.line, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		for _, verdict := range []string{"ok ", "FAIL ", "--- FAIL"} {
+			if bytes.HasPrefix(line, []byte(verdict)) {
+				fmt.Fprintf(os.Stderr, "vm: %s: %s\n", v.story, line)
+			}
+		}
+		v.line = rest
 	}
 }
 

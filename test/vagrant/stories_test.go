@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,25 +19,41 @@ import (
 )
 
 // lane is the last line that `make test-vm` prints.
-var lane = struct {
+type lane struct {
 	Lane    string `json:"lane"`
 	Stories int    `json:"stories"`
 	Passed  int    `json:"passed"`
 	Failed  int    `json:"failed"`
 	Seconds int    `json:"seconds"`
-}{Lane: "vm"}
+}
+
+// told counts the stories that were begun, and those that passed.
+var told, passed atomic.Int32
 
 func TestMain(m *testing.M) {
 	began := time.Now()
-	code := m.Run()
-	lane.Seconds = int(time.Since(began).Seconds())
-	lane.Failed = lane.Stories - lane.Passed
-	if lane.Stories == 0 {
-		code = 1 // nothing was told, so nothing is known
+	var once sync.Once
+	end := func(code int) {
+		once.Do(func() {
+			l := lane{Lane: "vm", Stories: int(told.Load()), Passed: int(passed.Load()), Seconds: int(time.Since(began).Seconds())}
+			l.Failed = l.Stories - l.Passed
+			if l.Stories == 0 {
+				code = 1 // nothing was told, so nothing is known
+			}
+			b, _ := json.Marshal(l) // numbers and a word
+			fmt.Println(string(b))
+			os.Exit(code)
+		})
+		select {} // the other one ends the process
 	}
-	b, _ := json.Marshal(lane) // numbers and a word
-	fmt.Println(string(b))
-	os.Exit(code)
+	// Not by go test's own bound, which would end without the last line.
+	if bound, err := time.ParseDuration(os.Getenv("VM_BOUND")); err == nil {
+		time.AfterFunc(bound, func() {
+			fmt.Printf("vm: the stories took longer than %s, and were cut short\n", bound)
+			end(1)
+		})
+	}
+	end(m.Run())
 }
 
 // TestStories tells each story with machines of its own, one story after the other: two cores have no room for more.
@@ -48,16 +66,16 @@ func TestStories(t *testing.T) {
 	for _, file := range files {
 		name := filepath.Base(file[:len(file)-len(".txtar")])
 		t.Run(name, func(t *testing.T) {
-			lane.Stories++
+			told.Add(1)
 			t.Cleanup(func() {
 				switch {
 				case t.Skipped():
-					lane.Stories--
+					told.Add(-1)
 				case !t.Failed():
-					lane.Passed++
+					passed.Add(1)
 				}
 			})
-			testscript.RunT(inner{t}, testscript.Params{Files: []string{file}, Setup: w.setup, Cmds: w.commands(), RequireUniqueNames: true})
+			testscript.RunT(inner{t}, testscript.Params{Files: []string{file}, Setup: w.setup, Cmds: w.commands(), Condition: w.condition, RequireUniqueNames: true})
 		})
 	}
 }
@@ -69,14 +87,26 @@ func (t inner) Run(_ string, f func(testscript.T)) { f(t) }
 func (t inner) Parallel()                          {}
 func (t inner) Verbose() bool                      { return testing.Verbose() }
 
+// condition gives testscript what a story may ask for in brackets besides its own words.
+func (w world) condition(word string) (bool, error) {
+	if word != "vagrant" {
+		return false, fmt.Errorf("unknown condition %q", word)
+	}
+	return w.vagrant, nil
+}
+
 // world is what all stories share.
 type world struct {
-	base machine.Config
-	out  string // a directory in it for each story: consoles and journals
+	base    machine.Config
+	vagrant bool   // machines are made by the Vagrantfile, not by QEMU
+	out     string // a directory in it for each story: consoles and journals
 }
 
 func newWorld(t *testing.T) world {
 	t.Helper()
+	if os.Getenv("VM_BY") == "vagrant" {
+		return world{vagrant: true, out: os.Getenv("VM_OUT")}
+	}
 	image, product := os.Getenv("VM_IMAGE"), os.Getenv("VM_PRODUCT")
 	if image == "" || product == "" {
 		t.Fatal("VM_IMAGE and VM_PRODUCT are not set; use make test-vm")

@@ -1,8 +1,10 @@
-// Program guest runs in a test machine and does what the story on the host asks for over the serial port.
+// Program guest runs in a test machine and does what the story on the host asks for over the serial port, or with the
+// argument "-" over its standard input and output.
 package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +25,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	port, err := open()
+	port, err := wire()
 	if err != nil {
 		return err
 	}
@@ -36,6 +38,16 @@ func run() error {
 		}
 	}
 	return line.Serve(port, strings.TrimSpace(string(boot)))
+}
+
+func wire() (io.ReadWriter, error) {
+	if len(os.Args) > 1 && os.Args[1] == "-" {
+		return struct {
+			io.Reader
+			io.Writer
+		}{os.Stdin, os.Stdout}, nil
+	}
+	return open()
 }
 
 // open waits for the port, which appears when its driver is loaded.
