@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
@@ -41,12 +40,7 @@ func (l *leaving) all() []plan.Attachment {
 // deleteRetired removes what was detached, in batches.
 func (s *session) deleteRetired(ctx context.Context) error {
 	for wait(ctx, s.retired) {
-		gather := time.NewTimer(gatherRetired)
-		select {
-		case <-gather.C:
-		case <-ctx.Done():
-		}
-		gather.Stop()
+		pause(ctx, gatherRetired)
 		// Not cut short by ctx: what was detached goes, also at the end.
 		if err := s.flushRetired(context.WithoutCancel(ctx)); err != nil {
 			return err

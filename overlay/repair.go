@@ -1,0 +1,81 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/overlay/plan"
+)
+
+// rememberSysctls records, once, what host-wide settings were before we changed them, so that they can be put back.
+func (s *session) rememberSysctls(have map[string]string) error {
+	const file = "sysctls.json"
+	former := map[string]string{}
+	if found, err := s.o.deps.State.ReadJSON(file, &former); found || err != nil {
+		return err
+	}
+	return s.o.deps.State.WriteJSON(file, have)
+}
+
+// keepRight compares the host with what is wanted, on events and now and then, and puts right what differs.
+func (s *session) keepRight(ctx context.Context) error {
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.repair:
+			pause(ctx, gatherRepair)
+		}
+		if err := s.putRight(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// passOthers sees to it that other firewalls let through what we forward: at the start, and after each change of rules.
+// A fault is told once and looked at again with the next change.
+func (s *session) passOthers(ctx context.Context) error {
+	told := ""
+	for wait(ctx, s.others) {
+		pause(ctx, gatherOthers)
+		added, err := s.kernel.LetThrough()
+		for _, rule := range added {
+			s.o.deps.Log.Info("another firewall drops forwarded packets by policy; containers' links are let through", "rule", rule)
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			s.o.deps.Log.Error("could not see whether another firewall drops what is forwarded", "err", err)
+		}
+	}
+	return nil
+}
+
+func (s *session) putRight(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.putRightLocked(ctx)
+}
+
+// putRightLocked is called with changing held.
+func (s *session) putRightLocked(ctx context.Context) error {
+	have, err := s.kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("observe: %w", err)
+	}
+	steps := plan.Steps(s.want(), have.WithoutRetired())
+	if len(steps) == 0 {
+		s.newCluster.Store(false)
+		return nil
+	}
+	if s.newCluster.Swap(false) {
+		s.o.deps.Log.Info("hosts of the overlay changed", "steps", len(steps))
+	} else {
+		s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
+		s.o.repaired.Add(uint64(len(steps)))
+	}
+	return s.kernel.Apply(ctx, steps)
+}
