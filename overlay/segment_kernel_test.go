@@ -40,18 +40,20 @@ func TestAPeerOnTheSegmentIsReachedPlainlyAndNobodyElsePassesForIt(t *testing.T)
 	s, host := onSegment(t)
 	c := overlay.DefaultConfig()
 	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "direct"}}
+	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), CIDR6: netip.MustParsePrefix("fd42::/48"), VNI: 42, Path: "direct"}}
 	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
-		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
+		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24"), netip.MustParsePrefix("fd42:0:0:1::/64")}},
+		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::/64")}},
 	}
 	peer, outsider := host("192.0.2.12"), host("192.0.2.13")
 	// Both bear an address of the peer's block and know the way; each has a VXLAN device, too.
-	ours := plan.VTEPMAC("web1", 42).String()
+	ours, hop := plan.VTEPMAC("web1", 42).String(), plan.VTEPMAC("web1", 42).LinkLocal().String()
 	for _, h := range []*hosttest.NetNamespace{peer, outsider} {
 		s.sh("nsenter --net=" + h.Path + ` sh -ec '
 			ip addr add 10.42.2.5/32 dev lo; ip link add vx address ` + plan.VTEPMAC("web2", 42).String() + ` type vxlan id 42 dstport 4789 nolearning
 			bridge fdb add ` + ours + ` dev vx dst 192.0.2.11 self; ip link set vx up; ip neigh add 10.42.1.1 lladdr ` + ours + ` dev vx
+			ip -6 addr add fd42:0:0:2::5/128 dev lo nodad; ip -6 neigh add ` + hop + ` lladdr ` + ours + ` dev vx
+			ip -6 route add fd42:0:0:1::/64 via ` + hop + ` dev vx onlink src fd42:0:0:2::5
 			ip route add 10.42.1.0/24 via 192.0.2.11 src 10.42.2.5; sysctl -qw net.ipv4.conf.all.rp_filter=0'`)
 	}
 	s.start(c)
@@ -101,6 +103,12 @@ func TestAPeerOnTheSegmentIsReachedPlainlyAndNobodyElsePassesForIt(t *testing.T)
 		if says(outsider, 300*time.Millisecond) {
 			t.Errorf("%s: an impostor's datagram arrived\n%s", how, s.sh("nft list chain inet fairlead antispoof"))
 		}
+	}
+	if seen := s.ask(peer, at(b.Addr6, 80)); seen != "fd42:0:0:2::5" {
+		t.Errorf("the peer, by IPv6 and VXLAN: seen as %q\n%s", seen, s.sh("nft list table inet fairlead; ip -6 route"))
+	}
+	if seen := s.askFor(300*time.Millisecond, outsider, at(b.Addr6, 80)); seen != "" {
+		t.Errorf("an impostor, by IPv6 and VXLAN: seen as %q", seen)
 	}
 	impostor("plainly")
 	viaVXLAN := "ip route replace 10.42.1.0/24 via 10.42.1.1 dev vx onlink src 10.42.2.5"
