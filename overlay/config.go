@@ -100,8 +100,12 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	if n.VNI == 0 || n.VNI > 1<<24-1 {
 		problem("vni", "%d is not between 1 and 16777215", n.VNI)
 	}
-	if n.MTU != 0 && (n.MTU < 576 || n.MTU > 65535) {
-		problem("mtu", "%d is not 0 or between 576 and 65535", n.MTU)
+	least := 576
+	if n.CIDR6.IsValid() {
+		least = 1280 // RFC 8200, section 5
+	}
+	if n.MTU != 0 && (n.MTU < least || n.MTU > 65535) {
+		problem("mtu", "%d is not 0 or between %d and 65535", n.MTU, least)
 	}
 	if !slices.Contains([]string{"", "auto", "vxlan", "direct"}, n.Path) {
 		problem("path", "expected auto, direct or vxlan, found %q", n.Path)

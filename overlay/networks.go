@@ -116,7 +116,7 @@ func (o *Overlay) RemoveNetwork(ctx context.Context, name string) error {
 			return &UnknownNetworkError{Name: name, Known: s.names()}
 		}
 		if on := s.table.on(name); len(on) > 0 {
-			return fmt.Errorf("%d containers are on it: %s", len(on), strings.Join(ownersOf(on), ", "))
+			return fmt.Errorf("containers are on it: %s", strings.Join(ownersOf(on), ", "))
 		}
 		s.made = slices.DeleteFunc(slices.Clone(s.made), same)
 		s.listed = slices.DeleteFunc(slices.Clone(s.listed), same)

@@ -72,7 +72,7 @@ func (s *session) putRightLocked(ctx context.Context) error {
 		return nil
 	}
 	if s.newCluster.Swap(false) {
-		s.o.deps.Log.Info("hosts of the overlay changed", "steps", len(steps))
+		s.o.deps.Log.Info("networks or hosts of the overlay changed", "steps", len(steps))
 	} else {
 		s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
 		s.o.repaired.Add(uint64(len(steps)))

@@ -43,10 +43,10 @@ func New(blocks ...netip.Prefix) *Pool {
 	return p
 }
 
-// Node gives the host's own address of a block: the one after the network address, or the only one of a /32.
+// Node gives the host's own address of a block: the one after the network address, or the first of a block of one or two.
 func Node(block netip.Prefix) netip.Addr {
 	block = block.Masked()
-	if block.Bits() >= 31 {
+	if block.Bits() >= block.Addr().BitLen()-1 {
 		return block.Addr()
 	}
 	return block.Addr().Next()

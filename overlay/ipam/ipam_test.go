@@ -76,3 +76,18 @@ func TestSeveralBlocksAreUsedToTheLastAddress(t *testing.T) {
 		t.Fatalf("took %v of %d", seen, p.Size())
 	}
 }
+
+func TestIPv6BlocksKeepTheSameAddressesForThemselves(t *testing.T) {
+	t.Parallel()
+	block := netip.MustParsePrefix("fd42::/48")
+	if got := Node(block).String(); got != "fd42::1" {
+		t.Fatalf("the host's own is %s", got)
+	}
+	p := New(block)
+	if got, err := p.Take("c"); err != nil || got.String() != "fd42::2" {
+		t.Fatalf("took %v, %v; want fd42::2", got, err)
+	}
+	if p.Size() < 1<<30 {
+		t.Fatalf("size %d", p.Size())
+	}
+}
