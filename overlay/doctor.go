@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/agent/host"
@@ -50,13 +51,16 @@ func (s *session) examineNetwork(n plan.Network, underlayMTU int) host.Finding {
 func (s *session) forwarding() host.Finding {
 	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops by policy"}
 	dropping, err := s.kernel.ForwardDrops()
+	if s.passes.Load() {
+		dropping = slices.DeleteFunc(dropping, func(chain string) bool { return strings.HasSuffix(chain, "filter chain FORWARD") })
+	}
 	switch {
 	case err != nil:
 		f.OK, f.Found = false, err.Error()
 	case len(dropping) > 0:
 		f.OK = false
 		f.Found = "dropped by policy in " + strings.Join(dropping, ", ")
-		f.Advice = "accept each network's cidr there as source and as destination; beside Docker: iptables -I DOCKER-USER -s CIDR -j ACCEPT, and -d"
+		f.Advice = "accept each network's cidr there as source and as destination; firewalld: firewall-cmd --permanent --zone=trusted --add-source=CIDR"
 	}
 	return f
 }

@@ -43,6 +43,7 @@ func (s *session) passOthers(ctx context.Context) error {
 	for wait(ctx, s.others) {
 		pause(ctx, gatherOthers)
 		added, err := s.kernel.LetThrough()
+		s.passes.Store(err == nil)
 		for _, rule := range added {
 			s.o.deps.Log.Info("another firewall drops forwarded packets by policy; containers' links are let through", "rule", rule)
 		}

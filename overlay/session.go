@@ -58,11 +58,13 @@ type session struct {
 	foreign bool // the journal holds records that we do not know
 	// newCluster tells the next repair that a difference is the store's doing and not somebody's damage.
 	newCluster atomic.Bool
-	retired    chan struct{} // a link waits for deletion
-	published  chan struct{} // the table changed
-	repair     chan struct{} // something of ours is gone
-	others     chan struct{} // somebody changed rules: his own, perhaps
-	found      chan struct{} // a peer was found on the segment, or lost there
+	// passes tells that iptables' filter lets our links through, whatever its policy.
+	passes    atomic.Bool
+	retired   chan struct{} // a link waits for deletion
+	published chan struct{} // the table changed
+	repair    chan struct{} // something of ours is gone
+	others    chan struct{} // somebody changed rules: his own, perhaps
+	found     chan struct{} // a peer was found on the segment, or lost there
 }
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
