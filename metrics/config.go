@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,8 @@ type Config struct {
 	// none. Default 5m.
 	KeepEnded time.Duration `yaml:"keep_ended" doc:"how long the last sample of a container that ended is shown, as container_ended_*; 0 keeps none"`
 	// Created adds to each counter, in OpenMetrics only, the time since when it counts, as a series of its own that ends in
-	// _created. Default true.
+	// _created. Scrapers that know nothing of them, Prometheus without its feature flag among them, store each as one more
+	// series, which doubles those of counters; so it is asked for. Default false.
 	Created bool `yaml:"created" doc:"in OpenMetrics, also since when each counter counts, as NAME_created; doubles the series of counters"`
 	// Exclude names groups of metrics that are left out; Groups gives those that there are.
 	Exclude []string `yaml:"exclude" doc:"groups of metrics to leave out: life, cpu, cpuset, memory, oom, process, pressure, io, hugetlb, network, ended, advice, machine"`
@@ -34,6 +36,8 @@ type Config struct {
 	// those out that have any. Labels are the runtime's.
 	Only map[string]string `yaml:"only" doc:"only containers with all of these labels; an empty value: whatever its value is"`
 	Skip map[string]string `yaml:"skip" doc:"no containers with any of these labels"`
+	// Services are systemd's services that are measured beside the containers, by globs of their units' names. Default none.
+	Services []string `yaml:"services" doc:"systemd services to measure too, by globs of their names, such as [\"*.service\"]; their id is the cgroup"`
 	// SeriesPerContainer and Series bound the page; what is beyond is dropped and counted exactly in
 	// fairlead_metrics_series_dropped_total. 0 is no bound. Default 1000 and 0.
 	SeriesPerContainer int `yaml:"series_per_container" doc:"most series of one container, 0 is no bound; what is beyond is dropped and counted"`
@@ -44,7 +48,7 @@ type Config struct {
 
 // DefaultConfig gives the configuration without a file.
 func DefaultConfig() Config {
-	return Config{Timeout: 5 * time.Second, Aggregates: true, Created: true, KeepEnded: 5 * time.Minute, DiskEvery: 15 * time.Minute, SeriesPerContainer: 1000, History: history.DefaultConfig()}
+	return Config{Timeout: 5 * time.Second, Aggregates: true, KeepEnded: 5 * time.Minute, DiskEvery: 15 * time.Minute, SeriesPerContainer: 1000, History: history.DefaultConfig()}
 }
 
 // onRequest are the groups that are left out unless Also names them.
@@ -73,6 +77,11 @@ func (c Config) Validate() error {
 	for i, group := range c.Also {
 		if !slices.Contains(onRequest, group) {
 			errs = append(errs, fmt.Errorf("metrics.also[%d]: %q is not one of %s", i, group, strings.Join(onRequest, ", ")))
+		}
+	}
+	for i, pattern := range c.Services {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			errs = append(errs, fmt.Errorf("metrics.services[%d]: %q is no glob of a unit's name, such as nginx.service or *.service", i, pattern))
 		}
 	}
 	for key, n := range map[string]int{"series_per_container": c.SeriesPerContainer, "series": c.Series} {

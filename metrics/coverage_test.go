@@ -156,3 +156,22 @@ metrics.timeout: 1ns is not between 10ms and 1m0s`
 		t.Error(err)
 	}
 }
+
+func TestLatencyIsShownWhereItIsPromised(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "v2", nil)
+	c := recordedContainer("v2")
+	dir := "sys/fs/cgroup" + c.Cgroup.Unified + "/"
+	h.write(t, dir+"io.stat", "8:0 rbytes=1 wbytes=2 rios=1 wios=1 dbytes=0 dios=0 depth=max avg_lat=1500 win=100\n")
+	h.write(t, dir+"io.latency", "")
+	h.publish(c)
+	if got := series(t, h.Metrics, "container_spec_fs_io_latency"); len(got) != 0 {
+		t.Errorf("without a promise: %v", got)
+	}
+	h.write(t, dir+"io.latency", "8:0 target=20000\n")
+	for name, want := range map[string]float64{"container_fs_io_latency_seconds": 0.0015, "container_spec_fs_io_latency_seconds": 0.02} {
+		if got := value(t, h.Metrics, name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}

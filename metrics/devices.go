@@ -30,6 +30,14 @@ var deviceMetrics = []deviceMetric{
 			"io", []string{"device", "major", "minor", "operation"}},
 		ops: cgroup.Ops(), value: deviceBytes,
 	},
+	latency("container_fs_io_latency_seconds", "How long the container's requests to the device take on average, from io.stat avg_lat; only where io.latency is set (v2). Not in cAdvisor.",
+		func(d *cgroup.Device, _ cgroup.Op) cgroup.Value { return d.Latency }),
+	latency("container_spec_fs_io_latency_seconds", "How long they may take before others are slowed down, from io.latency (v2). Not in cAdvisor.",
+		func(d *cgroup.Device, _ cgroup.Op) cgroup.Value { return d.LatencyTarget }),
+}
+
+func latency(name, help string, value func(*cgroup.Device, cgroup.Op) cgroup.Value) deviceMetric {
+	return deviceMetric{Metric{expo.Family{Name: name, Unit: "seconds", Type: gauge, Help: help}, "io", []string{"device"}}, []cgroup.Op{cgroup.Total}, value}
 }
 
 func deviceBytes(d *cgroup.Device, op cgroup.Op) cgroup.Value { return d.Bytes[op] }
@@ -105,7 +113,11 @@ func (m *deviceMetric) write(s *encode, p *page) {
 				if len(m.ops) > 1 {
 					extra = labels.usage[op]
 				}
-				s.sample(r.slot, r.slot.labels, extra, float64(v.N))
+				n := float64(v.N)
+				if m.Unit == "seconds" {
+					n /= 1e9
+				}
+				s.sample(r.slot, r.slot.labels, extra, n)
 			}
 		}
 	}

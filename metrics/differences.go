@@ -16,6 +16,7 @@ const (
 	v1NoSuchFile = "cAdvisor shows 0 where the kernel tells nothing (cgroup v1); we leave the series out."
 	noPressure   = "On a hybrid host cAdvisor shows 0; we read it in the container's cgroup of the unified hierarchy."
 	notPeers     = "Not in cAdvisor."
+	loopDevice   = "For loop devices cAdvisor leaves the label device empty; we name them."
 )
 
 var differences = []Difference{
@@ -23,6 +24,7 @@ var differences = []Difference{
 	{Name: "container_memory_shmem_bytes", Reason: notPeers},
 	{Name: "container_memory_anon_huge_bytes", Reason: notPeers},
 	{Name: "container_restarts_total", Reason: notPeers},
+	{Name: "container_memory_events_oom_total", Reason: notPeers},
 	{Name: "container_memory_unevictable_bytes", Reason: notPeers},
 	{Name: "container_memory_active_anon_bytes", Reason: notPeers},
 	{Name: "container_memory_inactive_anon_bytes", Reason: notPeers},
@@ -44,8 +46,15 @@ var differences = []Difference{
 	{Name: "container_pressure_io_stalled_seconds_total", Reason: noPressure},
 	{Name: "container_pressure_io_waiting_seconds_total", Reason: noPressure},
 
+	{Name: "container_fs_reads_bytes_total", Root: true, Reason: loopDevice},
+	{Name: "container_fs_reads_total", Root: true, Reason: loopDevice},
+	{Name: "container_fs_writes_bytes_total", Root: true, Reason: loopDevice},
+	{Name: "container_fs_writes_total", Root: true, Reason: loopDevice},
+	{Name: "container_file_descriptors", Root: true, Reason: "cAdvisor asks each process of the root cgroup, where the shims of all containers are; that costs 2 us for each of them at each scrape; left out."},
 	{Name: "container_health_state", Root: true, Reason: "The machine has no health check; cAdvisor shows -1."},
-	{Name: "container_sockets", Reason: "It costs one readlink for each open file at each scrape; not read."},
+	{Name: "container_sockets", Reason: "It costs one readlink for each open file at each scrape; only with metrics.also: [sockets]."},
+	{Name: "container_fs_io_latency_seconds", Reason: notPeers},
+	{Name: "container_spec_fs_io_latency_seconds", Reason: notPeers},
 	{Name: "container_ulimits_soft", Reason: "It costs one file of /proc for each container at each scrape, for a value that does not change; not read."},
 	{Name: "container_creation_time_seconds", Root: true, Reason: "cAdvisor shows the time of boot; we leave it out."},
 	{Name: "container_start_time_seconds", Root: true, Reason: "cAdvisor shows the time of boot; we leave it out."},

@@ -21,7 +21,7 @@ var diskMetrics = []diskMetric{
 	perTree(false, "container_fs_usage_bytes", "bytes", "Bytes that the container's writable layer takes on disk",
 		func(_ *page, e *diskuse.Estimate) cgroup.Value { return cgroup.Known(e.Bytes) }),
 	perTree(false, "container_fs_usage_inodes", "", "Files of all kinds in the container's writable layer",
-		func(_ *page, e *diskuse.Estimate) cgroup.Value { return cgroup.Known(e.Inodes) }),
+		inodes),
 	perTree(false, "container_fs_limit_bytes", "bytes", "Size of the file system that the writable layer is on",
 		func(_ *page, e *diskuse.Estimate) cgroup.Value { return cgroup.Known(e.TotalBytes) }),
 	perTree(false, "container_fs_inodes_total", "", "Inodes of the file system that the writable layer is on; absent where it counts none",
@@ -36,8 +36,12 @@ var diskMetrics = []diskMetric{
 	perTree(true, "container_volume_usage_bytes", "bytes", "Bytes that what is mounted at this destination takes on disk",
 		func(_ *page, e *diskuse.Estimate) cgroup.Value { return cgroup.Known(e.Bytes) }),
 	perTree(true, "container_volume_usage_inodes", "", "Files of all kinds in what is mounted at this destination",
-		func(_ *page, e *diskuse.Estimate) cgroup.Value { return cgroup.Known(e.Inodes) }),
+		inodes),
 	perTree(true, "container_volume_usage_age_seconds", "seconds", "How old the estimate of this mount is", age),
+}
+
+func inodes(_ *page, e *diskuse.Estimate) cgroup.Value {
+	return cgroup.Value{N: e.Inodes, Known: !e.Counted}
 }
 
 func age(p *page, e *diskuse.Estimate) cgroup.Value {
@@ -99,7 +103,7 @@ func (m *Metrics) writeDisk(s *encode, p *page) {
 		for j := range p.readings {
 			of := p.readings[j].slot
 			if !d.volumes {
-				if e, ok := m.disk.Get(of.layer); ok && e.Inodes > 0 {
+				if e, ok := m.disk.Get(of.layer); ok && (e.Inodes > 0 || e.Counted) {
 					if v := d.value(p, &e); v.Known {
 						s.sample(of, of.labels, s.devices.labels(e.Major, e.Minor).device, float64(v.N))
 					}
@@ -107,7 +111,7 @@ func (m *Metrics) writeDisk(s *encode, p *page) {
 				continue
 			}
 			for _, vol := range of.volumes {
-				if e, ok := m.disk.Get(vol.Source); ok && e.Inodes > 0 {
+				if e, ok := m.disk.Get(vol.Source); ok && (e.Inodes > 0 || e.Counted) {
 					if v := d.value(p, &e); v.Known {
 						s.sample(of, of.labels, expo.AppendLabel(nil, "destination", vol.Destination), float64(v.N))
 					}

@@ -50,9 +50,9 @@ var groupNotes = map[string]string{
 	"pressure": "How long work stood still (PSI). Needs the unified hierarchy, alone or beside v1.",
 	"io":       "Block devices. On cgroup v1, Linux 6.10 and later count only on devices that have a throttling rule in some cgroup; that holds for cAdvisor too.",
 	"hugetlb":  "Huge pages, one series for each size.",
-	"disk":     "Writable layers and volumes. Only with metrics.also: [disk]; trees are walked in the background once in metrics.disk_every, at a twentieth of a processor, and never by a scrape.",
+	"disk":     "Writable layers and volumes. Only with metrics.also: [disk]; trees are walked in the background once in metrics.disk_every, at a twentieth of a processor, and never by a scrape. A btrfs subvolume under quota is not walked but asked once a minute; its inodes are then unknown.",
 	"numa":     "Memory by NUMA node. Only with metrics.also: [numa]; it costs one more file for each container.",
-	"sockets":  "Sockets by state. Only with metrics.also: [sockets]; it costs 0.1 ms for each network namespace.",
+	"sockets":  "Sockets by state. Only with metrics.also: [sockets]; it costs 0.1 ms for each network namespace, and 2 us for each open file.",
 	"network":  "As the container sees it. A pod's is shown once, under its sandbox.",
 	"ended":    "The last sample of containers that ended, for as long as metrics.keep_ended says: read when the first process ends, before the runtime removes the cgroup.",
 	"advice":   "What fairlead advise says, for containers that live; only with metrics.history.on.",
@@ -74,7 +74,9 @@ false. A group of metrics is left out by metrics.exclude, containers by metrics.
 more are shown only when metrics.also names them: numa, sockets, disk.
 
 Text and OpenMetrics are chosen by Accept, gzip and zstd by Accept-Encoding; of those that a scraper likes equally gzip,
-which costs nothing. OpenMetrics also tells since when each counter counts (NAME_created), unless metrics.created is false.
+which costs nothing. With metrics.created OpenMetrics also tells since when each counter counts (NAME_created): the start
+of the container, or of the agent for its own. It is off by default, because a Prometheus without the feature flag
+created-timestamp-zero-ingestion stores each as one more series, which doubles those of counters.
 Limits are not read at each scrape but when somebody has written to their cgroup, which the kernel tells before the write
 returns.
 `)
@@ -107,9 +109,9 @@ by series. These differ, for the groups compared; "id=/" means for the root cgro
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", d.Name, where, cell(d.Reason))
 	}
 	b.WriteString(`
-Not compared and not offered: percpu, sched, cpuLoad, memory_numa, tcp, udp, advtcp, disk (file system use), perf_event,
-referenced_memory, resctrl, app. Interfaces of the root cgroup are node_exporter's. Intermediate cgroups (slices without
-a container or pod of their own) are not shown.
+Not compared, because they are on request: memory_numa, tcp, udp, disk (file system use). Not offered: percpu, sched,
+cpuLoad, advtcp, perf_event, referenced_memory, resctrl, app. Interfaces of the root cgroup are node_exporter's. Intermediate cgroups (slices without
+a container or pod of their own) are not shown; systemd's services are when metrics.services names them.
 `)
 	return b.String()
 }

@@ -3,6 +3,7 @@ package metrics
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +22,9 @@ import (
 
 // final is the last sample of a container.
 type final struct {
-	stats cgroup.Stats
-	at    time.Time
+	stats  cgroup.Stats
+	at     time.Time
+	missed bool // it could not be read: stats knows nothing
 }
 
 // ended is a container that is no more, with its last sample. It is never modified after its view was published.
@@ -44,7 +46,7 @@ type endedMetric struct {
 
 var endedMetrics = []endedMetric{
 	ofEnded("container_ended_time_seconds", "seconds", "When the container's last sample was read, in seconds since 1970: at the end of its first process.",
-		func(e *ended) (float64, bool) { return float64(e.final.at.UnixMilli()) / 1e3, true }),
+		func(e *ended) (float64, bool) { return float64(e.final.at.UnixMilli()) / 1e3, !e.final.missed }),
 	ofEnded("container_ended_exit_code", "", "The exit code, once the container's runtime has told it.",
 		func(e *ended) (float64, bool) {
 			if e.exit == nil {
@@ -58,7 +60,7 @@ var endedMetrics = []endedMetric{
 		finally(1e9, withQuota(func(s *cgroup.Stats) cgroup.Value { return s.CPU.Throttled }))),
 	ofEnded("container_ended_memory_max_usage_bytes", "bytes", "The highest memory usage that the container had.",
 		finally(1, func(s *cgroup.Stats) cgroup.Value { return s.Memory.MaxUsage })),
-	ofEnded("container_ended_oom_kills", "", "Processes that the kernel killed in the container for want of memory.",
+	ofEnded("container_ended_oom_kills", "", "Processes that the kernel killed in the container for want of memory; of one whose last sample was missed, 1 when its runtime says that it was killed so.",
 		finally(1, func(s *cgroup.Stats) cgroup.Value { return s.Memory.OOMKills })),
 }
 
@@ -116,16 +118,16 @@ func (m *Metrics) finish(s *slot) bool {
 	var buf cgroup.Buffer
 	f := &final{at: m.deps.Now()}
 	s.reader.Refresh()
-	err := s.reader.Read(&buf, &f.stats)
+	err := s.reader.ReadLast(&buf, &f.stats)
 	if f.stats.CPU.Usage.Known || f.stats.Memory.Usage.Known || f.stats.Pids.Threads.Known || err == nil {
 		s.life.final.Store(f)
 	}
 	return s.life.final.Load() != nil
 }
 
-// bury takes s off the living ones: closes what is open for it and gives its last sample, or nil when there is none. That
-// is counted.
-func (m *Metrics) bury(s *slot) *ended {
+// bury takes s off the living ones: closes what is open for it and gives its last sample, or nil when none is kept. That
+// one could not be read is counted.
+func (m *Metrics) bury(s *slot, snap *container.Snapshot) *ended {
 	defer func() {
 		s.reader.Close()
 		if s.life.pidfd != nil {
@@ -143,41 +145,113 @@ func (m *Metrics) bury(s *slot) *ended {
 		s.life.busy.Unlock()
 	}
 	if f == nil {
-		m.cost.missed.Inc()
-		return nil
+		last := lastOf(s, snap)
+		m.deps.Log.Debug("last sample missed: the cgroup was gone", "container", s.id, "cgroup", s.key.path, "watched", s.life.pidfd != nil)
+		return m.missed(s, last != nil && last.OOMKilled)
 	}
 	m.cost.samples.Inc()
 	m.cost.oomKills.Add(f.stats.Memory.OOMKills.N)
 	return &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
 }
 
-// remember gives those of before and now whose time is not over, with the exit codes that snap tells.
+// missed counts that s ended without a last sample. What its runtime says of its end is kept all the same.
+func (m *Metrics) missed(s *slot, oomKilled bool) *ended {
+	f := &final{at: m.deps.Now(), missed: true}
+	if oomKilled {
+		f.stats.Memory.OOMKills = cgroup.Known(1)
+		m.cost.oomKills.Inc()
+	}
+	m.cost.missed.Inc()
+	return &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
+}
+
+// unseen gives those that ended without having been in a view: they began and ended between two snapshots, or they had
+// ended before the agent began, which is not counted as missed. Each is given once.
+func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
+	if m.cfg.KeepEnded == 0 {
+		return nil
+	}
+	if m.began.IsZero() {
+		m.began = m.deps.Now()
+	}
+	var out []*ended
+	known := make(map[key]time.Time, len(m.met))
+	take := func(c *container.Container) {
+		k := key{runtime: c.Runtime, id: c.ID}
+		started, met := m.met[k]
+		if c.Alive() || c.State == container.Created || !m.cfg.wanted(c) {
+			return
+		}
+		known[k] = c.Started
+		if met && (started.Equal(c.Started) || started.IsZero() || c.Started.IsZero()) {
+			known[k] = started
+			return
+		}
+		s := &slot{key: key{runtime: c.Runtime, id: c.ID, started: c.Started}, runtime: c.Runtime, id: c.ID, name: c.Name, pod: c.Pod, image: c.Image,
+			created: c.Created, started: c.Started, labels: expo.NewLabels(labels(c, c.Cgroup.Path())), life: new(life)}
+		now := m.deps.Now()
+		switch {
+		case c.Finished.After(m.began), c.Started.After(m.began), c.Created.After(m.began):
+			out = append(out, m.missed(s, c.OOMKilled))
+		case c.Finished.Add(m.cfg.KeepEnded).After(now):
+			out = append(out, &ended{slot: s, final: &final{at: c.Finished, missed: true}, until: c.Finished.Add(m.cfg.KeepEnded)})
+		}
+	}
+	for i := range snap.Containers {
+		take(&snap.Containers[i])
+	}
+	for i := range snap.Gone {
+		take(&snap.Gone[i].Container)
+	}
+	for i := range snap.Containers {
+		if c := &snap.Containers[i]; c.Alive() {
+			known[key{runtime: c.Runtime, id: c.ID}] = c.Started
+		}
+	}
+	m.met = known
+	return out
+}
+
+// remember gives those of before and now whose time is not over, with the exit codes that snap tells. Of a container that
+// was restarted only the last life is among them: two would be one series twice, for which a scraper refuses the page.
 func remember(before, now []*ended, snap *container.Snapshot, at time.Time) []*ended {
 	var out []*ended
-	for _, e := range append(before[:len(before):len(before)], now...) {
-		if at.After(e.until) {
+	seen := map[string]bool{}
+	for _, e := range slices.Backward(append(before[:len(before):len(before)], now...)) {
+		labels := e.slot.labels.String()
+		if at.After(e.until) || seen[labels] || len(out) == mostEnded {
 			continue
 		}
+		seen[labels] = true
 		if e.exit == nil {
 			e = &ended{e.slot, e.final, e.until, exitOf(e.slot, snap)}
 		}
 		out = append(out, e)
 	}
-	return out[max(0, len(out)-mostEnded):]
+	slices.Reverse(out)
+	return out
 }
 
 func exitOf(s *slot, snap *container.Snapshot) *int {
+	if c := lastOf(s, snap); c != nil {
+		return &c.ExitCode
+	}
+	return nil
+}
+
+// lastOf is what snap says of s's end; nil while it says nothing.
+func lastOf(s *slot, snap *container.Snapshot) *container.Container {
 	told := func(c *container.Container) bool {
 		return c.Runtime == s.runtime && c.ID == s.id && c.Started.Equal(s.started) && (c.State == container.Exited || c.State == container.Stopping)
 	}
 	for i := range snap.Containers {
 		if c := &snap.Containers[i]; told(c) && c.State == container.Exited {
-			return &c.ExitCode
+			return c
 		}
 	}
 	for i := range snap.Gone {
 		if c := &snap.Gone[i].Container; told(c) {
-			return &c.ExitCode
+			return c
 		}
 	}
 	return nil

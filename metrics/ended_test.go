@@ -41,3 +41,57 @@ func TestALastSampleStaysForItsTimeUnderNamesOfItsOwn(t *testing.T) {
 		t.Errorf("after its time: %v", got)
 	}
 }
+
+// Its cgroup is gone before anybody could read it: no value is made up, what its runtime says is shown.
+func TestAMissedLastSampleIsCountedAndTellsWhatTheRuntimeSays(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "v1", func(c *Config) { c.KeepEnded = time.Minute })
+	c := recordedContainer("v1")
+	c.Cgroup.V1 = map[string]string{"cpuacct": "/nowhere/" + string(c.ID), "memory": "/nowhere/" + string(c.ID)}
+	h.publish(c)
+	_ = text(t, h.Metrics)
+	c.State, c.ExitCode, c.OOMKilled = container.Exited, 137, true
+	h.publish(c)
+	got := series(t, h.Metrics, "container_ended_")
+	if len(got) != 2 || value(t, h.Metrics, "container_ended_exit_code") != 137 || value(t, h.Metrics, "container_ended_oom_kills") != 1 {
+		t.Errorf("%v", got)
+	}
+	if missed, kills := h.cost.missed.Value(), h.cost.oomKills.Value(); missed != 1 || kills != 1 {
+		t.Errorf("%d missed, %d kills", missed, kills)
+	}
+	h.publish(c)
+	if got := series(t, h.Metrics, "container_ended_exit_code"); len(got) != 1 || h.cost.missed.Value() != 1 {
+		t.Errorf("told again: %v, %d missed", got, h.cost.missed.Value())
+	}
+}
+
+func TestAContainerThatNobodySawAliveIsCountedOnceUnlessItEndedBeforeTheAgentBegan(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "v1", func(c *Config) { c.KeepEnded = time.Minute })
+	now := epoch
+	h.deps.Now = func() time.Time { return now }
+	ended := func(name string, at time.Time) container.Container {
+		return container.Container{ID: container.ID(name), Name: name, Runtime: "docker", State: container.Exited, ExitCode: 3, Started: at.Add(-time.Second), Finished: at}
+	}
+	long, before := ended("long", epoch.Add(-time.Hour)), ended("before", epoch.Add(-time.Second))
+	h.publish(long, before)
+	if got := series(t, h.Metrics, "container_ended_exit_code{"); len(got) != 1 || h.cost.missed.Value() != 0 {
+		t.Errorf("%v, %d missed", got, h.cost.missed.Value())
+	}
+	now = now.Add(time.Second)
+	brief := ended("brief", now)
+	for range 3 {
+		h.publish(long, before, brief)
+	}
+	if got := series(t, h.Metrics, "container_ended_exit_code{"); len(got) != 2 || h.cost.missed.Value() != 1 {
+		t.Errorf("%v, %d missed", got, h.cost.missed.Value())
+	}
+	brief.Started, brief.Finished = brief.Started.Add(time.Minute), brief.Finished.Add(time.Minute) // it ran once more
+	h.publish(long, before, brief)
+	if got := series(t, h.Metrics, "container_ended_exit_code{"); len(got) == 0 || h.cost.missed.Value() != 2 {
+		t.Errorf("%v, %d missed", got, h.cost.missed.Value())
+	}
+	if got := series(t, h.Metrics, "container_ended_cpu"); len(got) != 0 {
+		t.Errorf("made up: %v", got)
+	}
+}

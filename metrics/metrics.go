@@ -67,6 +67,8 @@ type Metrics struct {
 	tree     *cgroup.Tree // nil until the hierarchies were found
 	treeless bool         // they were looked for in vain, and that was said
 	view     view
+	met      map[key]time.Time // those that live or ended lately, by runtime and id: when each began
+	began    time.Time         // the first look at the inventory
 	watchers sync.WaitGroup
 
 	// Used by one scrape at a time; share sees to that.

@@ -154,7 +154,7 @@ func TestACgroupRemovedBeforeTheInventoryKnowsIsCountedNotShownAsZero(t *testing
 
 func TestARestartedContainerLeavesNoSeriesAndNoDescriptorBehind(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, "v1", nil)
+	h := newHost(t, "v1", func(c *Config) { c.KeepEnded = time.Minute })
 	c := recordedContainer("v1")
 	var want float64
 	for i := range 100 {
@@ -162,6 +162,9 @@ func TestARestartedContainerLeavesNoSeriesAndNoDescriptorBehind(t *testing.T) {
 		h.publish(c)
 		if got := len(series(t, h.Metrics, "container_memory_usage_bytes")); got != 1 {
 			t.Fatalf("restart %d: %d series", i, got)
+		}
+		if got := len(series(t, h.Metrics, "container_ended_cpu_usage_seconds")); got != min(i, 1) {
+			t.Fatalf("restart %d: %d series of lives that ended", i, got)
 		}
 		if i == 0 {
 			want = h.kept()

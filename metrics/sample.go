@@ -48,6 +48,9 @@ func (p *page) samples() []history.Sample {
 		}
 	}
 	for _, e := range p.ended {
+		if e.final.missed {
+			continue
+		}
 		s := sampleOf(e.slot, &e.final.stats, e.final.at)
 		s.Read, s.Ended = true, true
 		out = append(out, s)

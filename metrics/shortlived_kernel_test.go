@@ -79,8 +79,9 @@ func TestContainersThatLiveATenthOfASecondAreRightOrCountedAsMissed(t *testing.T
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What it takes to end comes after its last look: it is in our sample and not in its own account.
-		const ending = 3e-3
+		// What it takes to end comes after its last look: it is in our sample and not in its own account. It is some
+		// milliseconds on a busy machine. Too much cannot be read: the kernel's counter has no more than was used.
+		const ending = 20e-3
 		if want /= 1e9; v >= want*0.99 && v <= want*1.01+ending {
 			right++
 		} else {
@@ -90,7 +91,7 @@ func TestContainersThatLiveATenthOfASecondAreRightOrCountedAsMissed(t *testing.T
 	}
 	missed := int(m.cost.missed.Value())
 	t.Logf("of %d: %d right, %d counted as missed, %d wrong", n, right, missed, wrong)
-	if right*100 < n*99-99 || right+missed != n {
+	if missed > max(1, n/100) || right+missed != n { // 99 of 100 are right, of fewer all but one
 		t.Errorf("of %d: %d right, %d counted as missed", n, right, missed)
 	}
 }

@@ -29,6 +29,11 @@ var socketMetrics = []socketMetric{
 		func(c *sockstat.Counts) []uint64 { return c.UDP6.List() }),
 }
 
+// openSocketsMetric has one series for each container.
+var openSocketsMetric = Metric{expo.Family{Name: "container_sockets", Type: gauge,
+	Help: "Open sockets of any family of the processes in the container's cgroup itself, from /proc/PID/fd; absent above 1,000 processes or 10,000 open files."},
+	"sockets", nil}
+
 const udpHelp = "Unconnected UDP sockets (listen), bytes that wait in their queues, and datagrams that open ones have dropped, over "
 
 var udpStates = []string{"listen", "rxqueued", "txqueued", "dropped"}
@@ -71,11 +76,17 @@ func (m *Metrics) readSockets(v view, deadline time.Time, into []socketReading) 
 }
 
 func (s *encode) sockets(p *page) {
+	if s.exclude[openSocketsMetric.Group] {
+		return
+	}
+	s.encoder.Family(openSocketsMetric.Family)
+	for i := range p.readings {
+		if r := &p.readings[i]; r.stats.Pids.Sockets.Known {
+			s.sample(r.slot, r.slot.labels, nil, float64(r.stats.Pids.Sockets.N))
+		}
+	}
 	for i := range socketMetrics {
 		m := &socketMetrics[i]
-		if s.exclude[m.Group] {
-			return
-		}
 		s.encoder.Family(m.Family)
 		for j := range p.sockets {
 			r := &p.sockets[j]

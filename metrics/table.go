@@ -35,7 +35,7 @@ func Table() []Metric {
 	for _, m := range hugeMetrics {
 		out = append(out, m.Metric)
 	}
-	out = append(out, numaMetric)
+	out = append(out, numaMetric, openSocketsMetric)
 	for _, m := range socketMetrics {
 		out = append(out, m.Metric)
 	}

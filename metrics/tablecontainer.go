@@ -140,6 +140,8 @@ var containerMetrics = slices.Concat(
 	grouped("oom",
 		metric("container_oom_events_total", "", counter, "Processes that the kernel killed for want of memory, from memory.oom_control oom_kill (v1, since Linux 4.13) or memory.events oom_kill (v2).",
 			number(func(s *cgroup.Stats) cgroup.Value { return s.Memory.OOMKills })),
+		metric("container_memory_events_oom_total", "", counter, "How often usage met the limit and nothing could be reclaimed, whether or not a process was killed, from memory.events oom (v2). Not in cAdvisor.",
+			number(func(s *cgroup.Stats) cgroup.Value { return s.Memory.OOMs })),
 	),
 	grouped("process",
 		metric("container_processes", "", gauge, "Processes in the container's cgroup itself, counted in cgroup.procs.",

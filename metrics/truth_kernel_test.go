@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +59,26 @@ func burner() {
 				b[i] = 1
 			}
 			kept = append(kept, b)
+		case "direct": // "BYTES PATH": past the page cache
+			if err := direct(arg); err != nil {
+				fmt.Println(err)
+				return
+			}
+		case "link": // gives its eth0 an address
+			if err := link("eth0", inside, outside); err != nil {
+				fmt.Println(err)
+				return
+			}
+		case "sockets": // so many connections to itself
+			if err := connect(n); err != nil {
+				fmt.Println(err)
+				return
+			}
+		case "send": // so many datagrams
+			if err := send(outside, n); err != nil {
+				fmt.Println(err)
+				return
+			}
 		}
 		fmt.Println(used())
 	}
@@ -86,7 +107,7 @@ func newCgroup(t *testing.T, name string) *testCgroup {
 	}
 	path := "/fairlead-test-" + strconv.Itoa(os.Getpid()) + "-" + name
 	g := &testCgroup{member: host.Membership{V1: map[string]string{}}, dirs: map[string]string{}}
-	for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+	for _, controller := range []string{"cpu", "cpuacct", "memory", "pids", "blkio", "io"} {
 		switch at, v1 := mounts.V1[controller]; {
 		case v1:
 			g.dirs[controller] = filepath.Join(at, path)
@@ -94,7 +115,7 @@ func newCgroup(t *testing.T, name string) *testCgroup {
 		case slices.Contains(mounts.UnifiedControllers, controller):
 			g.dirs[controller] = filepath.Join(mounts.Unified, path)
 			g.member.Unified = path
-		case controller != "cpuacct":
+		case controller == "cpu", controller == "memory", controller == "pids":
 			t.Skipf("this host has no %s controller", controller)
 		}
 	}
@@ -151,9 +172,13 @@ type process struct {
 	start float64 // its CPU time before it was put into the cgroup
 }
 
-func (g *testCgroup) start(t *testing.T) *process {
+func (g *testCgroup) start(t *testing.T) *process { return g.startIn(t, 0) }
+
+// startIn starts it in the new namespaces that flags name.
+func (g *testCgroup) startIn(t *testing.T, flags uintptr) *process {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 	cmd.Env = append(os.Environ(), burnerMark+"=1", "GOMAXPROCS=1")
 	read, in, err := os.Pipe()
 	if err != nil {
@@ -200,11 +225,11 @@ func (p *process) do(command string) float64 {
 	return float64(ns) / 1e9
 }
 
-func measuring(t *testing.T, c container.Container) (*Metrics, *inventory) {
+func measuring(t *testing.T, c container.Container, also ...string) (*Metrics, *inventory) {
 	t.Helper()
 	inv := &inventory{more: make(chan struct{})}
 	cfg := DefaultConfig()
-	cfg.Aggregates, cfg.KeepEnded = false, time.Minute
+	cfg.Aggregates, cfg.KeepEnded, cfg.Also = false, time.Minute, also
 	m, err := New(cfg, Deps{
 		Inventory: inv, Root: host.DefaultRoot(), Stats: new(stat.Registry), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Descriptors: host.NewDescriptors(1000).Holder("metrics", 100),
@@ -382,6 +407,41 @@ func TestTheLastSampleIsReadBeforeTheCgroupIsRemoved(t *testing.T) {
 	about(t, "CPU time in the last sample", value(t, m, "container_ended_cpu_usage_seconds"), burnt, 0.02)
 	if missed := m.cost.missed.Value(); missed != 0 {
 		t.Errorf("%d missed", missed)
+	}
+}
+
+// The kernel kills it for want of memory, and its cgroup is removed at once: the kill is counted all the same.
+func TestAnOOMKillIsCountedWhenTheCgroupIsGone(t *testing.T) {
+	g := newCgroup(t, "oom")
+	g.set(t, "memory", "memory.limit_in_bytes 67108864", "memory.max 67108864")
+	p := g.start(t)
+	m, inv := measuring(t, container.Container{ID: "oom", Runtime: "containerd", State: container.Running, PID: p.pid, Cgroup: g.member})
+	if got := value(t, m, "container_oom_events_total"); got != 0 {
+		t.Fatalf("%v kills before there was one", got)
+	}
+	if _, err := fmt.Fprintln(p.in, "touch "+strconv.Itoa(256<<20)); err != nil {
+		t.Fatal(err)
+	}
+	life := m.view.slots[0].life
+	for deadline := time.Now().Add(hosttest.Bound(20 * time.Second)); life.final.Load() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Skip("the kernel did not kill it: there is swap")
+		}
+	}
+	for _, dir := range g.dirs {
+		if err := g.remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inv.publish()
+	if got := value(t, m, "container_ended_oom_kills"); got != 1 {
+		t.Errorf("%v kills in the last sample", got)
+	}
+	if got := m.cost.oomKills.Value(); got != 1 {
+		t.Errorf("%v kills counted", got)
+	}
+	if got := value(t, m, "container_ended_memory_max_usage_bytes"); got < 60<<20 {
+		t.Errorf("highest usage %v", got)
 	}
 }
 

@@ -16,9 +16,10 @@ import (
 
 // view is what one scrape reads: it is replaced as a whole and never modified after that.
 type view struct {
-	snap   *container.Snapshot
-	slots  []*slot
-	byLink map[int]netReading // host link index → whose it is, with the labels
+	snap     *container.Snapshot
+	services []host.Membership
+	slots    []*slot
+	byLink   map[int]netReading // host link index → whose it is, with the labels
 	// inside are the slots whose counters must be read in their own network namespace.
 	inside []*slot
 	ended  []*ended // oldest first
@@ -60,11 +61,16 @@ type life struct {
 func (m *Metrics) sync(snap *container.Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old := m.view.snap; snap == nil || (m.tree != nil && old != nil && (snap == old || snap.Seq < old.Seq)) {
+	services := m.services()
+	if old := m.view.snap; snap == nil || (m.tree != nil && old != nil &&
+		(snap.Seq < old.Seq || snap == old && sameServices(services, m.view.services))) {
 		return
 	}
-	if !m.findTree() {
-		return
+	if m.tree == nil {
+		if !m.findTree() {
+			return
+		}
+		services = m.services()
 	}
 	have := make(map[key]*slot, len(m.view.slots))
 	lives := make(map[key]int, len(m.view.slots))
@@ -75,12 +81,13 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	// Without knowing our own namespace, a container that shares it could not be told from one that does not.
 	own, err := host.StatNetNS(filepath.Join(m.deps.Root.Proc, "self/ns/net"))
 	ours := func(ns host.NetNS) bool { return err != nil || ns == own }
-	next := view{snap: snap, byLink: map[int]netReading{}}
+	next := view{snap: snap, services: services, byLink: map[int]netReading{}}
 	ts := targets(snap)
 	ts = slices.DeleteFunc(ts, func(t target) bool { return !m.cfg.wanted(t.c) })
 	if m.cfg.Aggregates {
 		ts = append(ts, aggregates(ts)...)
 	}
+	ts = append(ts, serviceTargets(services)...)
 	for _, t := range ts {
 		k := t.key()
 		if pid, ok := lives[k.unpid()]; ok && k.pid == 0 {
@@ -125,10 +132,11 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	}
 	var buried []*ended
 	for _, gone := range have {
-		if e := m.bury(gone); e != nil {
+		if e := m.bury(gone, snap); e != nil {
 			buried = append(buried, e)
 		}
 	}
+	buried = append(buried, m.unseen(snap)...)
 	next.ended = remember(m.view.ended, buried, snap, m.deps.Now())
 	m.view = next
 	m.wantDisk(next)
@@ -153,11 +161,8 @@ func (m *Metrics) current() view {
 	return m.view
 }
 
-// findTree finds the cgroup hierarchies once. Until that succeeds it is tried again at each sync.
+// findTree finds the cgroup hierarchies. Until that succeeds it is tried again at each sync.
 func (m *Metrics) findTree() bool {
-	if m.tree != nil {
-		return true
-	}
 	mounts, err := m.deps.Root.Cgroups()
 	if err != nil {
 		if m.cost.failed("mounts").Inc(); !m.treeless {
@@ -170,6 +175,9 @@ func (m *Metrics) findTree() bool {
 	m.deps.Log.Info("cgroup hierarchies found", "mode", mounts.Mode())
 	m.tree = cgroup.NewTree(mounts, m.deps.Descriptors)
 	m.tree.CountFiles(m.deps.Root.Proc)
+	if slices.Contains(m.cfg.Also, "sockets") {
+		m.tree.CountSockets(m.deps.Root.Proc)
+	}
 	m.tree.Skip(m.cfg.excluded()...)
 	if err := m.tree.Watch(); err != nil {
 		m.deps.Log.Warn("limits are not watched but read at each scrape", "err", err)

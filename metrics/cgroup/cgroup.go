@@ -63,6 +63,7 @@ type Memory struct {
 	HitHigh                  Value // how often usage met memory.high (v2)
 	Reservation              Value // v1 soft limit, v2 memory.min
 	UnderOOM                 Value // v1: 1 while its processes wait for memory because the kernel may not kill any
+	OOMs                     Value // how often the limit was met and nothing could be reclaimed (v2), whether or not anything was killed
 	OOMKills                 Value // processes that the kernel killed in this cgroup for want of memory
 	Kernel                   Value // what the kernel holds for it
 	Shmem, Unevictable       Value
@@ -92,4 +93,5 @@ type Pids struct {
 	Limit     Value // Unlimited where there is none
 	Processes Value
 	Files     Value // open files of the processes; see Tree.CountFiles
+	Sockets   Value // those of them that are sockets; see Tree.CountSockets
 }

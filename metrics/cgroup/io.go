@@ -28,6 +28,8 @@ func Ops() []Op { return []Op{Read, Write, Sync, Async, Discard, Total} }
 type Device struct {
 	Major, Minor uint32
 	Bytes, Done  [ops]Value
+	// What io.latency promises and what the device then takes (v2, where somebody has set it), in nanoseconds.
+	LatencyTarget, Latency Value
 }
 
 // device gives the entry of one device, made on first use. The pointer is valid until the next call.
@@ -52,7 +54,10 @@ var v1IO = []format{
 	}},
 }
 
-var v2IO = []format{{name: "io.stat", long: true, parse: parseIOV2}}
+var v2IO = []format{
+	{name: "io.stat", long: true, parse: parseIOV2},
+	{name: "io.latency", long: true, limit: true, parse: parseIOLatency},
+}
 
 // parseIOV1 reads "MAJOR:MINOR Operation NUMBER" lines; the last line is the sum over all devices.
 func parseIOV1(text []byte, s *Stats, of func(*Device) *[ops]Value) error {
@@ -103,6 +108,8 @@ func parseIOV2(text []byte, s *Stats) error {
 				v = &s.device(major, minor).Done[Write]
 			case "dios":
 				v = &s.device(major, minor).Done[Discard]
+			case "avg_lat": // of the io.latency controller, in microseconds
+				v = &s.device(major, minor).Latency
 			default:
 				continue
 			}
@@ -111,6 +118,30 @@ func parseIOV2(text []byte, s *Stats) error {
 				return garbage(f, "a key and a number")
 			}
 			*v = Known(n)
+			if string(key) == "avg_lat" {
+				if err := times(v, 1000); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// parseIOLatency reads "MAJOR:MINOR target=MICROSECONDS" lines.
+func parseIOLatency(text []byte, s *Stats) error {
+	for l := range bytes.Lines(text) {
+		dev, rest, _ := bytes.Cut(line(l), []byte{' '})
+		major, minor, ok := deviceNumber(dev)
+		value, is := bytes.CutPrefix(rest, []byte("target="))
+		n, ok2 := digits(value)
+		if !ok || !is || !ok2 {
+			return garbage(l, "a device and its target")
+		}
+		v := &s.device(major, minor).LatencyTarget
+		*v = Known(n)
+		if err := times(v, 1000); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -98,4 +99,28 @@ func FuzzDevicesAndPressure(f *testing.F) {
 		}
 		_, _ = listed([]byte(text))
 	})
+}
+
+func TestOpenSocketsAreCountedOnRequest(t *testing.T) {
+	t.Parallel()
+	proc := t.TempDir()
+	for name, to := range map[string]string{"7/fd/0": "/dev/null", "7/fd/1": "socket:[11]", "7/fd/9": "socket:[12]", "8/fd/3": "socket:[13]", "8/fd/4": "pipe:[4]"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(proc, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, filepath.Join(proc, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var tree Tree
+	if got := tree.openSockets([]byte("7\n8\n")); got.Known {
+		t.Errorf("without being asked to: %+v", got)
+	}
+	tree.CountSockets(proc)
+	if got := tree.openSockets([]byte("7\n8\n99\n")); got != Known(3) {
+		t.Errorf("%+v", got)
+	}
+	if got := tree.openSockets([]byte(strings.Repeat("7\n", mostProcesses+1))); got.Known {
+		t.Errorf("of too many processes: %+v", got)
+	}
 }

@@ -64,6 +64,14 @@ func (r *Reader) Read(b *Buffer, s *Stats) error {
 	return err
 }
 
+// ReadLast is Read for a cgroup that may be removed meanwhile: what was read before that stays in s. ErrGone then comes
+// with all that there ever will be.
+func (r *Reader) ReadLast(b *Buffer, s *Stats) error {
+	r.mu.Lock()
+	defer func() { r.mu.Unlock(); r.sweep() }()
+	return r.readKeeping(b, s)
+}
+
 // Close gives the descriptors back. It does not wait for a Read that hangs in the kernel: that one gives them back when
 // it returns. Reads after Close answer ErrGone. It may be called twice.
 func (r *Reader) Close() {
@@ -80,6 +88,14 @@ func (r *Reader) sweep() {
 }
 
 func (r *Reader) read(b *Buffer, s *Stats) error {
+	err := r.readKeeping(b, s)
+	if errors.Is(err, ErrGone) {
+		s.reset()
+	}
+	return err
+}
+
+func (r *Reader) readKeeping(b *Buffer, s *Stats) error {
 	s.reset()
 	if r.ended.Load() {
 		return ErrGone
@@ -93,7 +109,6 @@ func (r *Reader) read(b *Buffer, s *Stats) error {
 		case err == nil:
 		case errors.Is(err, ErrGone):
 			r.drop()
-			s.reset()
 			return err
 		default:
 			bad = errors.Join(bad, err)
@@ -143,6 +158,7 @@ func (r *Reader) parse(f *file, text []byte, s *Stats) error {
 	}
 	if f.pids {
 		s.Pids.Files = r.openFiles(text)
+		s.Pids.Sockets = r.tree.openSockets(text)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ var (
 	v2MemoryWant = Memory{
 		Usage: Known(52428800), MaxUsage: Known(62914560), RSS: Known(31457280), Cache: Known(18874368), Mapped: Known(9437184),
 		Swap: Known(4096), ActiveFile: Known(6291456), InactiveFile: Known(12582912), Limit: Known(134217728),
-		SwapLimit: Known(Unlimited), HitLimit: Known(7), HitHigh: Known(0), OOMKills: Known(1), Reservation: Known(0),
+		SwapLimit: Known(Unlimited), HitLimit: Known(7), HitHigh: Known(0), OOMs: Known(1), OOMKills: Known(1), Reservation: Known(0),
 		Kernel: Known(2097152), Shmem: Known(0), AnonHuge: Known(0), Unevictable: Known(0), ActiveAnon: Known(4096), InactiveAnon: Known(31457280),
 		Dirty: Known(0), Writeback: Known(0), Faults: Known(40211), MajorFaults: Known(81), OwnFaults: Known(40211), OwnMajor: Known(81),
 		RefaultFile: Known(0), RefaultAnon: Known(0), Scanned: Known(0), Stolen: Known(0),
@@ -365,5 +365,31 @@ func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A runtime that removes a cgroup while its last sample is read takes nothing away of what was read before.
+func TestWhatWasReadBeforeTheCgroupWentStaysInTheLastSample(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree := NewTree(host.Hierarchies{V1: map[string]string{"cpuacct": dir, "memory": dir}}, host.NewDescriptors(100).Holder("test", 100))
+	for name, text := range map[string]string{"cpuacct/cpuacct.usage": "7\n", "cpuacct/cpuacct.stat": "user 1\nsystem 1\n"} {
+		path := filepath.Join(dir, "c", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := tree.Reader(host.Membership{V1: map[string]string{"cpuacct": "/c/cpuacct", "memory": "/c/memory"}}) // the latter is gone
+	defer r.Close()
+	var b Buffer
+	var s Stats
+	if err := r.ReadLast(&b, &s); !errors.Is(err, ErrGone) || s.CPU.Usage != Known(7) {
+		t.Errorf("%+v, %v", s.CPU, err)
+	}
+	if err := r.Read(&b, &s); !errors.Is(err, ErrGone) || s.CPU.Usage.Known {
+		t.Errorf("%+v, %v", s.CPU, err)
 	}
 }

@@ -22,6 +22,7 @@ type Tree struct {
 	opened atomic.Uint64
 	kept   atomic.Int64
 	proc   []byte // nil: open files are not counted
+	socks  string // empty: open sockets are not counted
 	skip   map[string]bool
 
 	watches *watches // nil: limits are read each time
@@ -47,17 +48,22 @@ func (t *Tree) Skip(groups ...string) {
 
 // Reader makes the Reader of the cgroup m. It opens nothing before the first Read; whoever has it must Close it.
 func (t *Tree) Reader(m host.Membership) *Reader {
-	return &Reader{tree: t, files: t.files(m, below)}
+	files := t.files(m, below)
+	return &Reader{tree: t, files: append(make([]file, 0, len(files)), files...)} // no room to grow: there are thousands of them
 }
 
 // Root makes the Reader of the root cgroup: the whole machine, as far as the kernel has the same files there. Whoever has
-// it must Close it.
+// it must Close it. Open files are not counted there.
 func (t *Tree) Root() *Reader {
 	m := host.Membership{Unified: "/", V1: map[string]string{}}
 	for controller := range t.mounts.V1 {
 		m.V1[controller] = "/"
 	}
-	return &Reader{tree: t, files: t.files(m, func(mount, _ string) (string, bool) { return mount, mount != "" })}
+	files := t.files(m, func(mount, _ string) (string, bool) { return mount, mount != "" })
+	for i := range files {
+		files[i].pids = false // the shims of every container are there: to ask each process costs more than all else
+	}
+	return &Reader{tree: t, files: files}
 }
 
 // format is one kernel file by name and the parser of its text.

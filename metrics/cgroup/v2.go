@@ -145,6 +145,8 @@ func parseMemoryEvents(text []byte, s *Stats) error {
 			return &s.Memory.HitLimit
 		case "high":
 			return &s.Memory.HitHigh
+		case "oom":
+			return &s.Memory.OOMs
 		case "oom_kill":
 			return &s.Memory.OOMKills
 		}

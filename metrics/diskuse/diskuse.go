@@ -1,6 +1,6 @@
 // Package diskuse estimates what directory trees take on disk: the writable layers and volumes of containers. Walking a
 // tree of a million files takes seconds, so that is done in the background, slowly, and never by a scrape; each estimate
-// says when it was made.
+// says when it was made. Where the file system keeps count itself (a btrfs subvolume under quota) nothing is walked.
 //
 //	Want(paths) ─> Run: one tree after the other, resting between pieces ─> Get(path): the last estimate
 //
@@ -27,7 +27,9 @@ type Estimate struct {
 	// What its file system has in all, and free; 0 where it does not say (btrfs counts no inodes).
 	TotalBytes, TotalInodes, FreeInodes uint64
 	Major, Minor                        uint32 // of the device
-	At                                  time.Time
+	// Counted tells that the file system itself has counted the bytes; Inodes is then 0 and unknown.
+	Counted bool
+	At      time.Time
 }
 
 // Estimator keeps an estimate of each tree that is wanted. It is safe for concurrent use.
@@ -114,7 +116,11 @@ func (e *Estimator) next() (path string, wait time.Duration) {
 		if !ok {
 			return p, 0
 		}
-		if left := got.At.Add(e.every).Sub(e.now()); left <= 0 {
+		every := e.every
+		if got.Counted { // asking costs next to nothing
+			every = min(every, time.Minute)
+		}
+		if left := got.At.Add(every).Sub(e.now()); left <= 0 {
 			return p, 0
 		} else if left < wait {
 			wait = left
@@ -141,6 +147,10 @@ func (e *Estimator) walk(ctx context.Context, root string) (Estimate, error) {
 	var all unix.Statfs_t
 	if unix.Statfs(root, &all) == nil {
 		w.out.TotalBytes, w.out.TotalInodes, w.out.FreeInodes = all.Blocks*uint64(all.Bsize), all.Files, all.Ffree
+	}
+	if bytes, ok := qgroup(root); ok {
+		w.out.Bytes, w.out.Counted, w.out.At = bytes, true, e.now()
+		return w.out, nil
 	}
 	w.count(root)
 	var err error

@@ -18,6 +18,8 @@ import (
 type spent struct {
 	CPU int64 `json:"cpu"` // nanoseconds, user and system, all threads
 	RSS int64 `json:"rss"` // bytes
+	// Files is the part of RSS that is code and other mapped files.
+	Files int64 `json:"files"`
 }
 
 // child is the process that is scraped. It serves /metrics, and /spent by getrusage of itself.
@@ -62,9 +64,14 @@ func spending() spent {
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail for oneself
 	s := spent{CPU: u.Utime.Nano() + u.Stime.Nano()}
 	text, _ := os.ReadFile("/proc/self/statm")
-	if f := strings.Fields(string(text)); len(f) > 1 {
+	f := strings.Fields(string(text))
+	if len(f) > 1 {
 		pages, _ := strconv.ParseInt(f[1], 10, 64)
 		s.RSS = pages * int64(os.Getpagesize())
+	}
+	if len(f) > 2 {
+		pages, _ := strconv.ParseInt(f[2], 10, 64)
+		s.Files = pages * int64(os.Getpagesize())
 	}
 	return s
 }

@@ -33,7 +33,10 @@ type result struct {
 	SeriesPerContainerPeer float64           `json:"series_per_container_peer"`
 	RSSOverIdle            float64           `json:"rss_mib_over_idle"`
 	RSSOverIdlePeer        float64           `json:"rss_mib_over_idle_peer"`
+	RSSOverUnscraped       float64           `json:"rss_mib_over_unscraped"`
 	IdleCPUPercent         float64           `json:"idle_cpu_percent"`
+	IdleCPUPercentPart     float64           `json:"idle_cpu_percent_part"`
+	CPUPerPage             float64           `json:"cpu_us_per_page"`
 	Growth                 *float64          `json:"growth_1000"`
 	Notes                  []string          `json:"notes,omitempty"`
 }
@@ -93,6 +96,10 @@ func bench(ctx context.Context, n int, short bool) (err error) {
 	}
 	fmt.Printf("%d containers run after %.1f s, %d of them busy\n", n, time.Since(began).Seconds(), w.busy)
 
+	unscraped, err := ours.spent(ctx)
+	if err != nil {
+		return err
+	}
 	peer, err := w.serve(ctx, "cadvisor", 0)
 	if err != nil {
 		return err
@@ -124,11 +131,18 @@ func bench(ctx context.Context, n int, short bool) (err error) {
 	}
 	out.RSSOverIdle = round(float64(after.RSS-idle.RSS)/(1<<20), 1)
 	out.RSSOverIdlePeer = round(float64(afterPeer.RSS-idlePeer.RSS)/(1<<20), 1)
-	out.Notes = append(out.Notes, "cadvisor's idle RSS is read with the containers there already: it finds them as it starts")
+	out.RSSOverUnscraped = round(float64(after.RSS-unscraped.RSS)/(1<<20), 1)
+	fmt.Printf("RSS of ours: %d MiB idle, %d MiB following %d containers, %d MiB after the scrapes, %d MiB of that code and other files\n",
+		idle.RSS>>20, unscraped.RSS>>20, n, after.RSS>>20, after.Files>>20)
+	out.Notes = append(out.Notes, "rss_mib_over_idle begins without a container, so it is the inventory's too; rss_mib_over_unscraped begins with all of them followed", "cadvisor's idle RSS is read with the containers there already: it finds them as it starts")
 	if err := peer.stop(); err != nil {
 		return err
 	}
-	if out.IdleCPUPercent, err = ours.idle(ctx, 3*time.Second); err != nil {
+	idleFor := time.Minute // the inventory lists all containers once in that time
+	if short {
+		idleFor = 5 * time.Second
+	}
+	if out.IdleCPUPercent, err = ours.idle(ctx, idleFor); err != nil {
 		return err
 	}
 	if err := ours.stop(); err != nil {
