@@ -29,10 +29,11 @@ run: ## run the agent on this host in the foreground, with the embedded defaults
 install: build ## install binaries, systemd unit, CNI conflist and example config (PREFIX, DESTDIR)
 	install -D -m 755 bin/fairlead $(DESTDIR)$(PREFIX)/bin/fairlead
 	install -D -m 755 bin/fairlead-cni $(DESTDIR)/opt/cni/bin/fairlead-cni
+	@to=$(DESTDIR)/opt/cni/bin/loopback; if [ -e "$$to" ]; then echo "kept $$to, which was there"; else echo "ln -s fairlead-cni $$to"; ln -s fairlead-cni "$$to"; fi
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/cni/net.d $(DESTDIR)/etc/fairlead
 	sed 's|@BINDIR@|$(PREFIX)/bin|' deploy/fairlead.service >$(DESTDIR)/etc/systemd/system/fairlead.service
 	install -m 644 deploy/fairlead.yaml $(DESTDIR)/etc/fairlead/fairlead.yaml.example
-	@for f in etc/fairlead/fairlead.yaml:deploy/fairlead.yaml etc/cni/net.d/90-fairlead.conflist:deploy/90-fairlead.conflist; do \
+	@for f in etc/fairlead/fairlead.yaml:deploy/fairlead.yaml etc/cni/net.d/10-fairlead.conflist:deploy/10-fairlead.conflist; do \
 		to=$(DESTDIR)/$${f%%:*}; \
 		if [ -e "$$to" ]; then echo "kept $$to, which was there"; else echo "install -m 644 $${f#*:} $$to"; install -m 644 "$${f#*:}" "$$to"; fi; \
 	done

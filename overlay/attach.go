@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,17 +83,23 @@ func (s *session) take(ctx context.Context, a plan.Attachment) (plan.Attachment,
 			return a, err
 		}
 	}
-	if err := s.portsFree(a); err != nil {
-		return a, err
-	}
 	got, err := s.table.take(a)
 	if err != nil && len(leaving) > 0 {
 		if err := s.flushRetired(ctx); err != nil {
 			return a, err
 		}
-		return s.table.take(a)
+		got, err = s.table.take(a)
 	}
-	return got, err
+	if err != nil {
+		return a, err
+	}
+	// The kernel is asked last: its answer is by a trial, which another ADD for the same port must not meet.
+	if err := s.portsFree(got); err != nil {
+		s.table.freePorts(got)
+		s.table.freeAddrs(got)
+		return a, err
+	}
+	return got, nil
 }
 
 // portsFree asks the kernel whether a process of the host has one of a's ports.
@@ -113,6 +120,10 @@ func (s *session) portsFree(a plan.Attachment) error {
 func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace) (touched bool, err error) {
 	s.changing.RLock()
 	defer s.changing.RUnlock()
+	// It may have been removed, and even made anew with other addresses, since its addresses were asked for.
+	if n, err := s.network(a.Network); err != nil || n.CIDR != a.Reach || n.CIDR6 != a.Reach6 {
+		return false, cmp.Or(err, fmt.Errorf("network %s was changed meanwhile", a.Network))
+	}
 	if err := s.journal.Append(attachRecord(a)); err != nil {
 		return false, err
 	}

@@ -115,6 +115,12 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	}
 }
 
+// notForHosts are the blocks of loopback, of one link (where a container's gateway is) and of multicast and beyond.
+var notForHosts = []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
 // checkCIDR tells what is wrong with a prefix: one thing at a time.
 func checkCIDR(p netip.Prefix, expected string, shortest, longest int, family bool, problem func(format string, args ...any)) {
 	switch {
@@ -126,6 +132,8 @@ func checkCIDR(p netip.Prefix, expected string, shortest, longest int, family bo
 		problem("%s has bits set behind its length; did you mean %s?", p, p.Masked())
 	case p.Bits() > longest || p.Bits() < shortest:
 		problem("length /%d is not between /%d and /%d", p.Bits(), shortest, longest)
+	case slices.ContainsFunc(notForHosts, p.Overlaps):
+		problem("%s is not for hosts: it has addresses of loopback, of one link or of multicast", p)
 	}
 }
 

@@ -17,20 +17,20 @@ type leaving struct {
 	flushing sync.Mutex // held for a whole batch: who comes second finds the work of the first done
 }
 
-func (l *leaving) add(a ...plan.Attachment) {
+func (l *leaving) add(a plan.Attachment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = append(l.list, a...)
+	l.list = append(l.list, a)
 }
 
-func (l *leaving) take() []plan.Attachment {
+// done takes away the first n, whose batch has gone.
+func (l *leaving) done(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch := l.list
-	l.list = nil
-	return batch
+	l.list = slices.Clone(l.list[n:])
 }
 
+// all gives those that have not gone, the batch under way too: whoever asks for what one of these has must wait for it.
 func (l *leaving) all() []plan.Attachment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,10 +54,9 @@ func (s *session) deleteRetired(ctx context.Context) error {
 func (s *session) flushRetired(ctx context.Context) error {
 	s.leaving.flushing.Lock()
 	defer s.leaving.flushing.Unlock()
-	batch := s.leaving.take()
+	batch := s.leaving.all()
 	steps := []plan.Step{plan.DeleteRetired{}}
 	if err := s.kernel.Apply(ctx, steps); err != nil {
-		s.leaving.add(batch...)
 		return err
 	}
 	s.forgetFlows(ctx, batch)
@@ -67,6 +66,7 @@ func (s *session) flushRetired(ctx context.Context) error {
 		}
 		s.table.freeAddrs(a)
 	}
+	s.leaving.done(len(batch))
 	if len(batch) > 0 {
 		s.changed()
 	}

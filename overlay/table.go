@@ -114,6 +114,9 @@ func (t *table) take(a plan.Attachment) (plan.Attachment, error) {
 	if !ok {
 		return a, fmt.Errorf("no network %q", a.Network)
 	}
+	if i := slices.IndexFunc(a.Ports, func(q plan.Port) bool { return p.six == nil && q.HostIP.Is6() }); i >= 0 {
+		return a, &InvalidRequestError{fmt.Sprintf("host port %s: network %s has no IPv6", a.Ports[i], a.Network)}
+	}
 	if err := t.portsFree(a); err != nil {
 		return a, err
 	}
@@ -123,11 +126,11 @@ func (t *table) take(a plan.Attachment) (plan.Attachment, error) {
 	}
 	if p.six == nil {
 		if a.Addr6.IsValid() {
-			p.four.Free(a.Addr)
+			p.four.Free(a.Addr, a.Key.String())
 			return a, &InvalidRequestError{fmt.Sprintf("address %s: network %s has no IPv6", a.Addr6, a.Network)}
 		}
 	} else if a.Addr6, err = takeFrom(p.six, a.Addr6, a.Key); err != nil {
-		p.four.Free(a.Addr)
+		p.four.Free(a.Addr, a.Key.String())
 		return a, fmt.Errorf("network %s: %w", a.Network, err)
 	}
 	for _, port := range a.Ports {
@@ -211,9 +214,9 @@ func (t *table) freeAddrs(a plan.Attachment) {
 	if !ok {
 		return
 	}
-	p.four.Free(a.Addr)
+	p.four.Free(a.Addr, a.Key.String())
 	if p.six != nil {
-		p.six.Free(a.Addr6)
+		p.six.Free(a.Addr6, a.Key.String())
 	}
 }
 

@@ -97,9 +97,9 @@ func (p *Pool) TakeAddr(addr netip.Addr, owner string) error {
 	return fmt.Errorf("%s is not an address for containers in this host's blocks %v", addr, p.blocks)
 }
 
-// Free returns an address. Freeing one that nobody holds does nothing.
-func (p *Pool) Free(addr netip.Addr) {
-	if _, taken := p.holder[addr]; taken {
+// Free returns an address of owner. Freeing one that he does not hold does nothing.
+func (p *Pool) Free(addr netip.Addr, owner string) {
+	if holder, taken := p.holder[addr]; taken && holder == owner {
 		delete(p.holder, addr)
 		p.freed = append(p.freed, addr)
 	}

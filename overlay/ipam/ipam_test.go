@@ -19,8 +19,9 @@ func TestFreshAddressesGoFirstThenTheOneFreedLongestAgo(t *testing.T) {
 	take("10.42.1.2")
 	take("10.42.1.3")
 	take("10.42.1.4")
-	p.Free(netip.MustParseAddr("10.42.1.3"))
-	p.Free(netip.MustParseAddr("10.42.1.2"))
+	p.Free(netip.MustParseAddr("10.42.1.4"), "somebody else") // is not his
+	p.Free(netip.MustParseAddr("10.42.1.3"), "c")
+	p.Free(netip.MustParseAddr("10.42.1.2"), "c")
 	take("10.42.1.5")
 	take("10.42.1.6")
 	take("10.42.1.3")

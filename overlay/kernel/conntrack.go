@@ -43,7 +43,7 @@ func forgetFlows(flows []plan.Flow) error {
 			return err
 		}
 		_, err = conn.Execute(ctMessage(ctDelete, netlink.Acknowledge, f.V6, filter))
-		if errors.Is(err, unix.EOPNOTSUPP) {
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) { // before 6.11 half a tuple is no argument
 			err = forgetEach(conn, f, filter)
 		}
 		if gone(err) != nil {

@@ -42,6 +42,8 @@ func expressions(r plan.Rule) []expr.Any {
 			parts = rule(parts, ether(), etherAndSource(f), lookup("direct", true))
 		}
 		return rule(parts, drop())
+	case plan.NoPlainOutsiders:
+		return rule(notOurs(), notLoopback(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false), notEther(), drop())
 	case plan.NoForeignVXLAN:
 		return rule(f.only(), l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
 			port(reg1), &expr.Payload{DestRegister: r0 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
@@ -110,6 +112,13 @@ func verdict(k expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: k} }
 // ether matches devices whose packets have Ethernet headers.
 func ether() []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg1}, equal(binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER))}
+}
+
+func notEther() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)},
+	}
 }
 
 func notOurs() []expr.Any {

@@ -67,7 +67,7 @@ func TestSteps(t *testing.T) {
 		{"nothing to do when all stands", whole, func(*Observed) {}, ""},
 		{
 			"an empty host gets the filter first and the routes last", Host{Networks: []Network{blue()}}, func(o *Observed) { *o = Observed{} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } ports {  } } # and its 38 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } ports {  } } # and its 39 rules
 sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64032 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
@@ -125,7 +125,7 @@ nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }`},
 			func(o *Observed) {
 				*o = Observed{Sysctls: o.Sysctls, Routes: []Route{{Dst: blue().CIDR, Unreachable: true}, {Dst: green().CIDR, Unreachable: true}}}
 			}, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 38 rules`},
+nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 39 rules`},
 		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) {
 			o.Links = o.Links[:1]
 			o.Routes = o.Routes[:4]
@@ -144,7 +144,7 @@ ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 pr
 ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94`},
 		{"a single host has no VXLAN device", Host{Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}},
 			func(o *Observed) { *o = Observed{Sysctls: o.Sysctls} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 38 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 39 rules
 ip route replace unreachable 10.42.0.0/16 proto 94`},
 	} {
 		have := settled()

@@ -72,6 +72,7 @@ const (
 	AntispoofAddr
 	AntispoofPeer
 	NoOutsiders
+	NoPlainOutsiders
 	NoForeignVXLAN
 	NoLoopback
 	PassKnown
@@ -128,6 +129,8 @@ func Rules() []Rule {
 	add(AntispoofPeer, false, TunnelGroup, ChainAntispoof, "iifgroup %d meta nfproto ipv4 fib saddr . iif oif missing ether saddr . ip saddr != @direct drop", TunnelGroup)
 	add(AntispoofAddr, true, TunnelGroup, ChainAntispoof, "iifgroup %d meta nfproto ipv6 fib saddr . iif oif missing drop", TunnelGroup)
 	add(NoOutsiders, false, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo ip saddr @overlay4 ether saddr . ip saddr != @direct drop", Group, RetiredGroup, TunnelGroup)
+	// The rule before speaks of Ethernet and passes over a tunnel's packets (tun, WireGuard, GRE), which have no MAC.
+	add(NoPlainOutsiders, false, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo iiftype != ether ip saddr @overlay4 drop", Group, RetiredGroup, TunnelGroup)
 	add(NoOutsiders, true, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo ip6 saddr @overlay6 drop", Group, RetiredGroup, TunnelGroup)
 	add(NoForeignVXLAN, false, 0, ChainAntispoof, "udp dport . @th,96,32 @tunnels ip saddr != @vteps drop")
 	// The links have route_localnet for the host's own 127.0.0.1:PORT; nobody may use it from the other side.

@@ -64,7 +64,7 @@ func (n *Node) install() error {
 	}
 	return errors.Join(
 		os.WriteFile(n.Path("/opt/cni/bin/fairlead-cni"), plugin, 0o755),
-		os.WriteFile(n.Path("/etc/cni/net.d/90-fairlead.conflist"), []byte(conflist), 0o644),
+		os.WriteFile(n.Path("/etc/cni/net.d/10-fairlead.conflist"), []byte(conflist), 0o644),
 		n.configure())
 }
 

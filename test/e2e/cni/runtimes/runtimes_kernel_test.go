@@ -98,7 +98,7 @@ func (a *agent) attached(n int) bool {
 // install gives a containerd the plugin and the conflist that `make install` writes, with another owner if asked for.
 func (a *agent) install(d *daemons.ContainerdDaemon, owner string) {
 	a.t.Helper()
-	conflist, err := os.ReadFile("../../../../deploy/90-fairlead.conflist")
+	conflist, err := os.ReadFile("../../../../deploy/10-fairlead.conflist")
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func (a *agent) install(d *daemons.ContainerdDaemon, owner string) {
 	if err := os.MkdirAll(conf, 0o755); err != nil {
 		a.t.Fatal(err)
 	}
-	if err := os.WriteFile(conf+"/90-fairlead.conflist", conflist, 0o644); err != nil {
+	if err := os.WriteFile(conf+"/10-fairlead.conflist", conflist, 0o644); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -315,7 +315,7 @@ func TestPodmansCNIBackendTakesTheInstalledConflist(t *testing.T) {
 	t.Setenv("CONTAINERS_CONF", files+"/containers.conf")
 	d := hosttest.PodmanAPI(t)
 	a := start(t, filepath.Dir(d.Log)+"/run/fairlead", t.TempDir())
-	for from, to := range map[string]string{"../../../../deploy/90-fairlead.conflist": filepath.Dir(d.Log) + "/cni/90-fairlead.conflist", filepath.Join(a.bin, "fairlead-cni"): files + "/bin/fairlead-cni"} {
+	for from, to := range map[string]string{"../../../../deploy/10-fairlead.conflist": filepath.Dir(d.Log) + "/cni/10-fairlead.conflist", filepath.Join(a.bin, "fairlead-cni"): files + "/bin/fairlead-cni"} {
 		b, err := os.ReadFile(from)
 		if err == nil {
 			err = os.MkdirAll(filepath.Dir(to), 0o755)
