@@ -31,7 +31,7 @@ func TestTheOldestUndeliveredGenerationsAreGivenUpWhenTheyTakeTooMuchDisk(t *tes
 	down := sinktest.Listen(t, "")
 	down.Stop()
 	const limit = 1 << 20
-	s := run(t, dir, Config{PinsBytes: limit, Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "far", Type: "syslog", Address: "tcp://" + down.Addr}}}, newInventory())
+	s := hurried(t, dir, Config{PinsBytes: limit, Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "far", Type: "syslog", Address: "tcp://" + down.Addr}}}, newInventory())
 	const generations, per = 8, 4_000
 	n := 0
 	size := int64(0)

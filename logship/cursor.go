@@ -75,13 +75,13 @@ const (
 	later                // look again after quiet
 )
 
-// start puts the cursor where the last run was acknowledged, or at the beginning.
-func (c *cursor) start(saved ledger.Position, known bool) {
+// start puts the cursor where the last run was acknowledged, or at the beginning. seen is what that run had seen.
+func (c *cursor) start(saved ledger.Position, known bool, seen []ledger.Seen) {
 	if c.gen, c.off = c.stream.series.First(), 0; known {
 		var found bool
 		var lost int64
 		c.gen, found, lost = c.stream.series.Find(saved.Place)
-		c.lose(lost)
+		c.lose(c.missed(saved, found, lost, seen))
 		if found {
 			c.off = saved.Offset
 			c.until = decode.Mark{Gen: c.gen.Seq, Off: c.off}
@@ -96,6 +96,22 @@ func (c *cursor) start(saved ledger.Position, known bool) {
 			c.acked.end = c.until
 		}
 	}
+}
+
+// missed adds to what is known to be lost behind a saved place the generations after it that were seen then and are not
+// there now.
+func (c *cursor) missed(saved ledger.Position, found bool, lost int64, seen []ledger.Seen) int64 {
+	own := lost
+	for _, g := range seen {
+		switch {
+		case saved.Gen == 0: // of a version that did not count
+		case g.Gen == saved.Gen && !found:
+			lost += max(0, g.Seen-saved.Offset-own)
+		case g.Gen > saved.Gen && (g.Cut || !c.stream.series.Contains(g.Place)):
+			lost += g.Seen
+		}
+	}
+	return lost
 }
 
 // rewind goes back to where the oldest unfinished line began, when that is still there.
@@ -133,9 +149,11 @@ func (c *cursor) read(b *batch, at int64) (outcome, error) {
 		if c.gen.Cut() {
 			c.lose(c.gen.Seen() - c.off)
 			c.enter(c.gen.Next())
+			continue // that may have been cut too
 		}
 		if c.gen.Rescued(c.off) {
 			c.enter(c.gen.Next()) // it had more than the copy has
+			continue
 		}
 		data, atEnd, err := c.fetch(b)
 		if errors.Is(err, errTruncated) {

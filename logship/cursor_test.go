@@ -52,7 +52,7 @@ func TestAFileThatGrewBeyondTheOffsetAgainAfterTruncationIsReadAnew(t *testing.T
 	if _, err := s.series.Look(); err != nil {
 		t.Fatal(err)
 	}
-	c.start(ledger.Position{}, false)
+	c.start(ledger.Position{}, false, nil)
 	if got := strings.Join(readAll(t, c), "|"); got != "first life" {
 		t.Fatalf("got %q", got)
 	}

@@ -4,10 +4,10 @@ package logship
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +47,7 @@ func realInventory(t *testing.T, socket string) *container.Inventory {
 	<-ready
 	eventually(t, "the runtime answers", func() bool {
 		all := v.Snapshot().Runtimes
-		return len(all) == 1 && all[0].Answered
+		return len(all) > 0 && !slices.ContainsFunc(all, func(r container.RuntimeState) bool { return !r.Answered })
 	})
 	return v
 }
@@ -129,52 +129,5 @@ func TestTheReaperKeepsTheUnreadLogOfARealContainerAndClearsWhatIsAcknowledged(t
 	}
 	if _, err := os.Stat(pin); !os.IsNotExist(err) {
 		t.Errorf("the pin is still there: %v", err)
-	}
-}
-
-func TestContainersThatWriteTenLinesAndVanishAreReadToTheLastLine(t *testing.T) {
-	containers := bounded(15, 200)
-	d := hosttest.Dockerd(t, nil)
-	inv := realInventory(t, d.Socket)
-	dir := t.TempDir()
-	out := filepath.Join(dir, "copy")
-	s := run(t, dir, Config{Pins: "auto", Sinks: []SinkConfig{{Name: "copy", Type: "file", Path: out}}}, inv)
-	work := make(chan int)
-	var workers sync.WaitGroup
-	for range 4 {
-		workers.Go(func() {
-			for i := range work {
-				_, err := d.Client(t.Context(), "run", "--rm", "--network", "none", "--name", fmt.Sprintf("job%d", i), "--label", fmt.Sprintf("job=%d", i),
-					"bb", "sh", "-c", fmt.Sprintf("for k in 0 1 2 3 4 5 6 7 8 9; do echo job %d line $((%d0 + k)); done", i, i))
-				if err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for i := range containers {
-		work <- i
-	}
-	close(work)
-	workers.Wait()
-	n := containers * 10
-	defer func() {
-		if t.Failed() {
-			lost, doubled, what := tally(lines(out), n)
-			t.Logf("%d lost, %d doubled of %d: %s; %+v", lost, doubled, n, what, s.Streams())
-		}
-	}()
-	eventually(t, "all lines", func() bool { return len(lines(out)) >= n })
-	eventually(t, "all streams are closed", func() bool { return len(s.Streams()) == 0 })
-	got := lines(out)
-	if lost, doubled, _ := tally(got, n); lost+doubled > 0 {
-		t.Error("not each line once")
-	}
-	for _, l := range got {
-		i := strings.Index(l, "job ")
-		if i < 0 || !strings.Contains(l, " job"+strings.Fields(l[i:])[1]+" ") {
-			t.Errorf("a line without its container's name: %q", l)
-			break
-		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -51,6 +52,7 @@ type follower struct {
 	unmirrored bool                 // said once
 	full       bool                 // what is kept on the disk has reached its bound
 	news       bool                 // streams changed since publish
+	calm
 }
 
 // glob is a pattern whose matches are streams of their own.
@@ -83,6 +85,7 @@ func (f *follower) run(ctx context.Context) error {
 			return err
 		}
 		f.pumps.remove(src.Path)
+		_ = os.Remove(f.l.blockFile(key))
 	}
 	f.pumps.journals(func(key string, src ledger.Source) { f.add(key, src, owner{}) })
 	f.pins.Sweep()
@@ -105,7 +108,7 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapshot) error {
-	tick := time.NewTicker(tickTime)
+	tick := time.NewTicker(f.l.tick)
 	defer tick.Stop()
 	for n := 1; ; {
 		f.publish()
@@ -114,19 +117,23 @@ func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapsho
 			f.lookAll() // whatever was written until now is delivered before the end
 			return nil
 		case s := <-snapshots:
+			f.stir(tick)
 			f.apply(s)
 		case e := <-f.watch.Events():
+			f.stir(tick)
 			f.moved(f.watch.Read(e))
 		case err := <-f.watch.Errors():
+			f.stir(tick)
 			f.l.overflows.Add(1)
 			f.log.Warn("file events were lost; looking at every log", "err", err)
 			f.scan()
 			f.lookAll()
 		case <-f.nudge:
+			f.stir(tick)
 			f.reap()
 		case <-tick.C:
 			f.tick(n)
-			n++
+			n = f.next(tick, n)
 		}
 	}
 }
@@ -142,12 +149,21 @@ func (f *follower) configured(p string) bool {
 func (f *follower) tick(n int) {
 	for _, key := range f.pumps.takeEnded() {
 		if s := f.streams[key]; s != nil && !s.ended.Swap(true) {
+			f.stirred = true
 			f.look(s)
 			s.wake()
 		}
 	}
+	if f.calmAt(n) && n%rescanTick != 0 {
+		for _, s := range f.inside {
+			f.touch(s)
+		}
+		return
+	}
+	f.inside = f.inside[:0]
 	for _, s := range f.streams {
 		if s.isFile() && s.owner != (owner{}) {
+			f.inside = append(f.inside, s)
 			f.touch(s)
 		} else {
 			f.mirror(s)
@@ -156,6 +172,7 @@ func (f *follower) tick(n int) {
 	if n%rescanTick == 0 || f.starved || n%settleTick == 0 && len(f.pending) > 0 {
 		maps.DeleteFunc(f.pending, func(_ string, since time.Time) bool { return time.Since(since) > 2*settleTime })
 		f.scan()
+		f.remember(true)
 		if n%(3*rescanTick) == 0 || f.starved {
 			f.lookAll()
 		} else {
@@ -176,10 +193,13 @@ func (f *follower) release() {
 	for _, s := range f.streams {
 		if s.series.Generations() > 1 {
 			need[s] = s.behind()
+			f.stirred = true // it is looked at anew each time
 		}
 	}
 	f.sum()
+	f.remember(false)
 	if err := f.book.Sync(); err != nil {
+		f.stirred = true
 		f.log.Warn("log positions could not be made durable; old generations are kept", "err", err)
 		return
 	}
@@ -346,8 +366,14 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	s.origin.Store(src.Origin)
 	f.rule(s, src.Origin)
 	var saved []tail.Place
+	var positions []ledger.Position
+	s.seen = f.book.Seen(key)
+	for _, g := range s.seen {
+		saved = append(saved, g.Place)
+	}
 	for _, sh := range f.shippers {
 		if p, ok := f.book.Position(sh.name, key); ok {
+			positions = append(positions, p)
 			saved = append(saved, p.Place)
 			if p.From != nil {
 				saved = append(saved, *p.From)
@@ -364,6 +390,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 		return false
 	}
 	s.series = tail.NewSeries(src.Root, src.Path, f.pins.For(tail.Whose{Runtime: string(o.Runtime), ID: string(o.ID)}), !s.isFile(), taken, saved)
+	s.countOn(positions)
 	for _, sh := range f.shippers {
 		s.cursors = append(s.cursors, &cursor{stream: s, sink: sh, dec: decode.New(src.Format, decode.MaxLine)})
 	}
@@ -372,10 +399,10 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	}
 	for _, c := range s.cursors {
 		p, known := f.book.Position(c.sink.name, key)
-		c.start(p, known)
-		if first, ok := s.position(c.acked); ok && !known {
-			c.sink.save("", map[string]ledger.Position{key: first}) // so that a crash knows where this began
+		if c.start(p, known, s.seen); c.count.lost.Load() > 0 {
+			f.log.Warn("lines were destroyed before a sink had them, while no agent ran", "stream", key, "sink", c.sink.name, "bytes", c.count.lost.Load())
 		}
+		c.sink.moved(c) // a crash then knows where this began, and counts what was lost once
 	}
 	s.summed = f.book.Sum(key)
 	f.streams[key] = s
@@ -493,6 +520,7 @@ func (f *follower) reap() {
 		}
 		f.drop(s, true)
 		f.pumps.remove(s.src.Path)
+		_ = os.Remove(f.l.blockFile(key)) // not there unless something was summed
 		delete(f.streams, key)
 		f.news = true
 		if s.owner != (owner{}) {
@@ -510,6 +538,7 @@ func (f *follower) drop(s *stream, pins bool) {
 }
 
 func (f *follower) close() {
+	f.remember(true)
 	for _, s := range f.streams {
 		f.drop(s, false)
 	}

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/agent/container"
@@ -54,6 +55,7 @@ type Logship struct {
 	cfg   Config
 	deps  Deps
 	rules *shape.Set
+	tick  time.Duration // tickTime, but in tests
 
 	mu      sync.Mutex
 	streams map[string]*stream // of the running Run, for status
@@ -75,7 +77,7 @@ func New(cfg Config, deps Deps) (*Logship, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Logship{cfg: cfg, deps: deps, rules: rules}
+	l := &Logship{cfg: cfg, deps: deps, rules: rules, tick: tickTime}
 	l.register()
 	l.registerShaping()
 	return l, nil
@@ -152,17 +154,21 @@ func (l *Logship) prepare(ctx context.Context, book *ledger.Book) ([]*shipper, e
 	return shippers, nil
 }
 
-// pins tells this agent's links from those of another on the same machine by its state directory.
+// pins gives this agent's links.
 func (l *Logship) pins(epoch string) *tail.Pins {
-	if l.cfg.Pins == "off" {
+	return newPins(l.deps.State.Path(), epoch, l.cfg.Pins, l.deps.Log)
+}
+
+// newPins tells an agent's links from those of another on the same machine by its state directory.
+func newPins(stateDir, epoch, dir string, log *slog.Logger) *tail.Pins {
+	if dir == "off" {
 		return nil
 	}
-	abs, _ := filepath.Abs(l.deps.State.Path())
+	abs, _ := filepath.Abs(stateDir)
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(abs))
-	dir := l.cfg.Pins
 	if dir == "auto" {
 		dir = ""
 	}
-	return tail.NewPins(fmt.Sprintf("%08x", h.Sum32()), epoch, dir, l.deps.Log)
+	return tail.NewPins(fmt.Sprintf("%08x", h.Sum32()), epoch, dir, log)
 }

@@ -17,6 +17,14 @@ import (
 	"github.com/fairlead-dev/fairlead/logship/sink/sinktest"
 )
 
+// bounded gives the size of a test: a small one, or the whole one for `make soak-logs`.
+func bounded[T any](small, whole T) T {
+	if os.Getenv("FAIRLEAD_SOAK") != "" {
+		return whole
+	}
+	return small
+}
+
 // pour writes numbered lines at a steady rate until stop is called, which gives how many there are.
 func pour(t testing.TB, path string) (stop func() int) {
 	t.Helper()
@@ -105,64 +113,151 @@ func TestNothingIsLostWhileASinkRefusesClosesOrIsOverloaded(t *testing.T) {
 	}
 }
 
-func TestWithOneGenerationKeptTheLinesThatAreMissingAreThoseReportedLost(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	log := filepath.Join(dir, "a.log")
-	down := sinktest.Listen(t, "")
-	down.Stop()
-	cfg := Config{Pins: "off", Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "far", Type: "syslog", Address: "tcp://" + down.Addr}}}
-	const per = 1000
-	n := 0
-	generation := func() int {
-		text := numbered(n, n+per)
-		appendTo(t, log, text)
-		n += per
-		return len(text)
-	}
-	rotate := func() {
-		if err := os.Rename(log, log+".1"); err != nil {
-			t.Fatal(err)
+// missing gives how many bytes the lines have that did not arrive, of n.
+func missing(t *testing.T, got []string, n int) (bytes int) {
+	t.Helper()
+	seen := make([]bool, n)
+	for _, k := range numbers(got) {
+		if seen[k] {
+			t.Errorf("line %d came twice", k)
 		}
+		seen[k] = true
 	}
-	// Seen while the agent runs: kept by descriptor, whatever becomes of the names.
-	s := run(t, dir, cfg, newInventory())
-	for range 3 {
-		size := generation()
-		eventually(t, "the generation is seen", func() bool { all := s.Streams(); return len(all) == 1 && all[0].Size == int64(size) })
-		rotate()
-	}
-	generation()
-	eventually(t, "the last is seen", func() bool { all := s.Streams(); return len(all) == 1 && all[0].Kept == 4 })
-	// The agent is away for two rotations: of what it had seen nothing is left, and nothing holds it.
-	s.stop()
-	rotate()
-	generation()
-	rotate()
-	generation()
-	back := sinktest.Listen(t, down.Addr)
-	s = run(t, dir, cfg, newInventory())
-	last := fmt.Sprintf("line %d", n-1)
-	eventually(t, "the last line", func() bool { m := back.Messages(); return len(m) > 0 && strings.HasSuffix(m[len(m)-1], last) })
-	eventually(t, "nothing is behind", func() bool { return s.sink(0).Lag == 0 })
-	missing, doubled, _ := tally(back.Messages(), n)
-	seen := make(map[string]bool)
-	for _, m := range back.Messages() {
-		seen[m[strings.LastIndex(m, "line "):]] = true
-	}
-	bytes := 0
-	for i := range n {
-		if !seen[fmt.Sprintf("line %d", i)] {
+	for i, ok := range seen {
+		if !ok {
 			bytes += len(numbered(i, i+1))
 		}
 	}
-	reported := int(s.sink(0).Lost)
-	t.Logf("%d of %d lines (%d bytes) are missing, at least %d bytes reported lost", missing, n, bytes, reported)
-	if missing == 0 || doubled > 0 {
-		t.Errorf("%d missing, %d doubled: the two kept generations alone can arrive", missing, doubled)
+	return bytes
+}
+
+// keptOnce is a log of which one older generation is kept, behind a sink that is down.
+type keptOnce struct {
+	t    *testing.T
+	path string
+	cfg  Config
+	n    int
+}
+
+func newKeptOnce(t *testing.T) (k *keptOnce, sinkUp func() *sinktest.Receiver) {
+	dir := t.TempDir()
+	down := sinktest.Listen(t, "")
+	down.Stop()
+	k = &keptOnce{t: t, path: filepath.Join(dir, "a.log")}
+	k.cfg = Config{Pins: "off", Files: []File{{Path: k.path}}, Sinks: []SinkConfig{{Name: "far", Type: "syslog", Address: "tcp://" + down.Addr}}}
+	return k, func() *sinktest.Receiver { return sinktest.Listen(t, down.Addr) }
+}
+
+// write adds lines, and waits until a running agent has seen them.
+func (k *keptOnce) write(s *ship) (bytes int) {
+	const per = 1000
+	text := numbered(k.n, k.n+per)
+	appendTo(k.t, k.path, text)
+	k.n += per
+	if s != nil {
+		k.seen(*s)
 	}
-	if reported == 0 || reported > bytes {
-		t.Errorf("at least %d bytes reported lost, %d are", reported, bytes)
+	return len(text)
+}
+
+// seen waits until the agent knows the size of the newest file.
+func (k *keptOnce) seen(s ship) {
+	fi, err := os.Stat(k.path)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	eventually(k.t, "the lines are seen", func() bool { all := s.Streams(); return len(all) == 1 && all[0].Size == fi.Size() })
+}
+
+func (k *keptOnce) rotate() {
+	if err := os.Rename(k.path, k.path+".1"); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// arrived waits for everything that can still come.
+func (k *keptOnce) arrived(r *sinktest.Receiver, s ship) []string {
+	last := fmt.Sprintf("line %d", k.n-1)
+	eventually(k.t, "the last line", func() bool { m := r.Messages(); return len(m) > 0 && strings.HasSuffix(m[len(m)-1], last) })
+	eventually(k.t, "nothing is behind", func() bool { return s.sink(0).Lag == 0 })
+	return r.Messages()
+}
+
+func TestWhatIsTruncatedUnreadWhileTheAgentRunsIsReportedToTheByte(t *testing.T) {
+	t.Parallel()
+	k, sinkUp := newKeptOnce(t)
+	s := run(t, filepath.Dir(k.path), k.cfg, newInventory())
+	lives := func(n int) {
+		t.Helper()
+		eventually(t, "what was done is seen", func() bool { all := s.Streams(); return len(all) == 1 && all[0].Kept == n })
+	}
+	for i := range 6 { // as docker does with max-file=1, and sometimes a rotation
+		k.write(nil)
+		lives(i + 1)
+		k.seen(s)
+		if i%3 == 2 {
+			k.rotate()
+			continue
+		}
+		if err := os.Truncate(k.path, 0); err != nil {
+			t.Fatal(err)
+		}
+		lives(i + 2)
+	}
+	k.write(nil)
+	lives(7)
+	got := k.arrived(sinkUp(), s)
+	lost := missing(t, got, k.n)
+	if reported := int(s.sink(0).Lost); lost == 0 || reported != lost {
+		t.Errorf("%d bytes reported lost, %d of %d lines arrived, and %d bytes are missing", reported, len(got), k.n, lost)
+	}
+}
+
+func TestWhatWasSeenAndIsDestroyedWhileNoAgentRunsIsReportedToTheByteAndTheRestIsABound(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		name    string
+		away    int // rotations while no agent runs
+		unseen  int // generations that nobody has seen
+		restart bool
+	}{{"seen", 2, 0, false}, {"unseen", 3, 1, false}, {"twice away", 2, 0, true}} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			k, sinkUp := newKeptOnce(t)
+			dir := filepath.Dir(k.path)
+			s := run(t, dir, k.cfg, newInventory())
+			seen := 0
+			for range 3 { // kept by descriptor, whatever becomes of the names
+				seen += k.write(&s)
+				k.rotate()
+			}
+			seen += k.write(&s)
+			s.stop() // and nothing holds them
+			counted := 0
+			if x.restart {
+				s = run(t, dir, k.cfg, newInventory())
+				eventually(t, "the log is found", func() bool { return len(s.Streams()) == 1 })
+				counted = int(s.sink(0).Lost)
+				s.stop()
+			}
+			for range x.away {
+				k.rotate()
+				k.write(nil)
+			}
+			s = run(t, dir, k.cfg, newInventory())
+			got := k.arrived(sinkUp(), s)
+			lost, reported := missing(t, got, k.n), counted+int(s.sink(0).Lost)
+			t.Logf("%d of %d lines arrived; %d bytes are missing, at least %d reported", len(got), k.n, lost, reported)
+			if reported != seen || reported > lost || x.unseen == 0 && reported != lost {
+				t.Errorf("%d bytes reported lost; %d were seen before they were destroyed, %d are missing", reported, seen, lost)
+			}
+			s.stop()
+			s = run(t, dir, k.cfg, newInventory())
+			eventually(t, "the log is found again", func() bool { return len(s.Streams()) == 1 })
+			if again := s.sink(0).Lost; again > 0 {
+				t.Errorf("%d bytes are reported once more", again)
+			}
+		})
 	}
 }
 

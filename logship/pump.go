@@ -176,6 +176,13 @@ func (p *pumps) takeEnded() []string {
 	return out
 }
 
+// none tells whether no source is at work.
+func (p *pumps) none() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.of) == 0
+}
+
 // remove clears what is left of a stream that every sink has in full, or that nobody wants any more.
 func (p *pumps) remove(path string) {
 	dir := filepath.Dir(path)
@@ -212,13 +219,12 @@ func (p *pumps) run(ctx context.Context, n *pump) error {
 	if err := sp.close(); err != nil {
 		p.l.deps.Log.Warn("spool could not be closed", "stream", n.key, "err", err)
 	}
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		p.mu.Lock()
+		delete(p.of, n.key)
+		p.ended = append(p.ended, n.key)
+		p.mu.Unlock()
 	}
-	p.mu.Lock()
-	delete(p.of, n.key)
-	p.ended = append(p.ended, n.key)
-	p.mu.Unlock()
 	return nil
 }
 

@@ -161,8 +161,9 @@ func (r *resending) abandon() {
 		r.close()
 		return
 	}
-	r.stop.Store(true)
-	r.c.sink.wake(r.c)
+	if r.stop.Store(true); !r.c.finished.Load() {
+		r.c.sink.wake(r.c)
+	}
 }
 
 func (r *resending) status() Resent {

@@ -27,7 +27,10 @@ type stream struct {
 	dir     string    // watched
 	rescues int       // of the series, whose positions are saved
 	nudge   func()
-	summed  ledger.Sum                  // of the newest file; the follower's
+	summed  ledger.Sum                  // of what sinks have; the follower's
+	sumSeq  int64                       // the generation that is summed
+	blocks  *blockSums                  // of its file
+	seen    []ledger.Seen               // as it is saved; the follower's
 	chain   atomic.Pointer[shape.Chain] // what rules and labels make of its lines; nil: nothing
 	scolded bool                        // its labels were complained of
 }
@@ -109,7 +112,7 @@ func (s *stream) position(p place) (ledger.Position, bool) {
 	if !ok {
 		return ledger.Position{}, false
 	}
-	out := ledger.Position{Place: end}
+	out := ledger.Position{Place: end, Gen: p.end.Gen}
 	if p.from.Before(p.end) {
 		if from, ok := s.place(p.from); ok {
 			out.From = &from

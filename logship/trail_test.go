@@ -26,7 +26,7 @@ func TestARotatedFileThatIsStillWrittenToIsReadOnAlsoOverARestart(t *testing.T) 
 	}
 	fmt.Fprintf(old, "line %d\n", n)
 	n++
-	s := run(t, dir, cfg, newInventory())
+	s := hurried(t, dir, cfg, newInventory())
 	arrived := func() bool { return len(lines(out)) >= n }
 	eventually(t, "the first line", arrived)
 	if err := os.Rename(log, log+".1"); err != nil {
@@ -46,7 +46,7 @@ func TestARotatedFileThatIsStillWrittenToIsReadOnAlsoOverARestart(t *testing.T) 
 	if err := os.Remove(log + ".1"); err != nil { // kept by its pin
 		t.Fatal(err)
 	}
-	s = run(t, dir, cfg, newInventory())
+	s = hurried(t, dir, cfg, newInventory())
 	eventually(t, "what was written while the agent was down", arrived)
 	both()
 	eventually(t, "late lines after the restart", arrived)

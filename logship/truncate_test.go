@@ -82,7 +82,7 @@ func TestALogThatIsTruncatedWithoutACopyIsMirroredWhileASinkIsDown(t *testing.T)
 	log := filepath.Join(dir, "a.log")
 	r := sinktest.Listen(t, "")
 	cfg := Config{MirrorBytes: 64 << 20, Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "s", Type: "syslog", Address: "tcp://" + r.Addr}}}
-	s := run(t, dir, cfg, newInventory())
+	s := hurried(t, dir, cfg, newInventory())
 	const per = 10_000
 	n := 0
 	life := func() { // one life of docker's max-file=1

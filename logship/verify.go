@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -31,11 +32,15 @@ type Verified struct {
 }
 
 // Verify compares the ledger with the files, as both lie on the disk. It changes nothing and needs no running agent.
-func (l *Logship) Verify() (Verified, error) { return Verify(l.deps.State.Path()) }
+func (l *Logship) Verify() (Verified, error) { return Verify(l.deps.State.Path(), l.cfg.Pins) }
 
-// Verify is for when no agent runs; dir is the log shipper's state directory.
-func Verify(dir string) (Verified, error) {
+// Verify is for when no agent runs; dir is the log shipper's state directory, pins the key of the configuration.
+func Verify(dir, pins string) (Verified, error) {
 	out := Verified{Faults: []Fault{}}
+	kept, err := newPins(dir, "", pins, slog.New(slog.DiscardHandler)).List()
+	if err != nil {
+		return out, err
+	}
 	saved, err := ledger.Read(dir)
 	if err != nil {
 		return out, err
@@ -45,13 +50,19 @@ func Verify(dir string) (Verified, error) {
 	}
 	out.Streams = len(saved.Streams)
 	for key, src := range saved.Streams {
-		v := verifier{key: key, src: src, out: &out}
-		v.sum(saved.Sums[key])
+		v := verifier{key: key, src: src, out: &out, pins: kept, blocks: blockFile(dir, key)}
+		sum := saved.Sums[key]
+		for _, s := range append([]ledger.Sum{sum}, sum.Older...) {
+			v.sum(s)
+		}
 		for name, k := range saved.Sinks {
 			if p, ok := k.At[key]; ok {
 				out.Positions++
 				v.position(name, p)
 			}
+		}
+		for _, g := range saved.Seen[key] {
+			v.seen(g)
 		}
 	}
 	slices.SortFunc(out.Faults, func(a, b Fault) int {
@@ -65,22 +76,38 @@ type verifier struct {
 	key    string
 	src    ledger.Source
 	out    *Verified
-	summed tail.Identity // the file whose content was found to be what was delivered
-	wrong  tail.Identity // the file that has a fault already
+	pins   []tail.Pin
+	blocks string
+	summed []tail.Identity // the files whose content was found to be what was delivered
+	wrong  []tail.Identity // the files that have a fault already
+}
+
+// open finds a file by what it is: beside the log, or kept as a pin only.
+func (v *verifier) open(id tail.Identity) (*os.File, error) {
+	f, err := tail.OpenIdentity(v.src.Root, v.src.Path, id)
+	if err == nil {
+		return f, nil
+	}
+	for _, p := range v.pins {
+		if p.ID.Same(id) {
+			return tail.Host.Open(p.Link)
+		}
+	}
+	return nil, err
 }
 
 func (v *verifier) fault(sink, format string, args ...any) {
 	v.out.Faults = append(v.out.Faults, Fault{Stream: v.key, Sink: sink, Path: v.src.Path, What: fmt.Sprintf(format, args...)})
 }
 
-// sum compares the newest file with what a sink had of it.
+// sum compares a file with what a sink had of it.
 func (v *verifier) sum(want ledger.Sum) {
 	if want.Offset == 0 {
 		return
 	}
-	f, err := tail.OpenIdentity(v.src.Root, v.src.Path, want.Identity)
+	f, err := v.open(want.Identity)
 	if err != nil {
-		return // rotated away and delivered
+		return // removed, or compressed
 	}
 	defer f.Close()
 	h := crc32.New(castagnoli)
@@ -89,22 +116,22 @@ func (v *verifier) sum(want ledger.Sum) {
 	case err != nil:
 		v.fault("", "cannot be read: %v", err)
 	case n < want.Offset:
-		v.wrong = want.Identity
+		v.wrong = append(v.wrong, want.Identity)
 		v.fault("", "shortened file: %d bytes of it were delivered, it has %d", want.Offset, n)
 	case h.Sum32() != want.CRC:
-		v.wrong = want.Identity
-		v.fault("", "altered line: the first %d bytes are not those that were delivered", want.Offset)
+		v.wrong = append(v.wrong, want.Identity)
+		v.fault("", "altered line: %s not what was delivered", v.where(f, want))
 	default:
-		v.summed = want.Identity
+		v.summed = append(v.summed, want.Identity)
 		v.out.Summed += n
 	}
 }
 
 // position looks whether a saved place is one: in a file that is there, at the end of a line, after the content it says.
 func (v *verifier) position(sink string, p ledger.Position) {
-	f, err := tail.OpenIdentity(v.src.Root, v.src.Path, p.Identity)
+	f, err := v.open(p.Identity)
 	if errors.Is(err, fs.ErrNotExist) {
-		return // removed, or kept as a pin only
+		return // removed, or kept by a descriptor only
 	}
 	if err != nil {
 		v.fault(sink, "cannot be opened: %v", err)
@@ -115,16 +142,53 @@ func (v *verifier) position(sink string, p ledger.Position) {
 	switch {
 	case err != nil:
 		v.fault(sink, "cannot be looked at: %v", err)
-	case v.wrong.Same(p.Identity): // told already
+	case slices.ContainsFunc(v.wrong, p.Same): // told already
 	case p.Offset > p.Seen:
 		v.fault(sink, "wrong ledger: position %d in a file that never had more than %d bytes", p.Offset, p.Seen)
 	case fi.Size() < p.Offset || fi.Size() < p.Seen:
 		v.fault(sink, "shortened file: it had %d bytes, it has %d", p.Seen, fi.Size())
 	case tail.Prove(f, p.Offset) == p.Proof && endsLine(f, p.Offset):
-	case v.summed.Same(p.Identity):
+	case slices.ContainsFunc(v.summed, p.Same):
 		v.fault(sink, "wrong ledger: position %d is not a place in this file, whose content is what was delivered", p.Offset)
 	default:
 		v.fault(sink, "altered line or wrong ledger: what stands before position %d is not what was delivered", p.Offset)
+	}
+}
+
+// where names the lines of a file that are not what was summed, as closely as it is known.
+func (v *verifier) where(f *os.File, want ledger.Sum) string {
+	from, to, ok := altered(v.blocks, f, want.Identity, want.Offset)
+	if !ok {
+		return fmt.Sprintf("the first %d bytes are", want.Offset)
+	}
+	first, last, err := linesIn(f, from, to)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("bytes %d to %d are", from, to)
+	case first == last:
+		return fmt.Sprintf("line %d (bytes %d to %d) is", first, from, to)
+	}
+	return fmt.Sprintf("one of lines %d to %d (bytes %d to %d) is", first, last, from, to)
+}
+
+// seen looks whether what waits for a sink is still what was seen.
+func (v *verifier) seen(g ledger.Seen) {
+	f, err := v.open(g.Identity)
+	if g.Cut || err != nil {
+		return // counted as lost, or will be; or kept by a descriptor only
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		v.fault("", "cannot be looked at: %v", err)
+	case slices.ContainsFunc(v.wrong, g.Same): // told already
+	case fi.Size() < g.Seen:
+		v.wrong = append(v.wrong, g.Identity)
+		v.fault("", "shortened file: it had %d bytes that no sink has all of, it has %d", g.Seen, fi.Size())
+	case tail.Prove(f, g.Offset) != g.Proof:
+		v.wrong = append(v.wrong, g.Identity)
+		v.fault("", "altered line: what stands before byte %d, which no sink has yet, is not what was seen", g.Offset)
 	}
 }
 

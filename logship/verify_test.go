@@ -2,10 +2,13 @@ package logship
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fairlead-dev/fairlead/logship/sink/sinktest"
 )
 
 func TestVerifyNamesAWrongLedgerAShortenedFileAndAnAlteredLine(t *testing.T) {
@@ -17,7 +20,7 @@ func TestVerifyNamesAWrongLedgerAShortenedFileAndAnAlteredLine(t *testing.T) {
 		paths[name] = filepath.Join(dir, name+".log")
 		writeFile(t, paths[name], numbered(0, 1000))
 	}
-	s := run(t, dir, cfg, newInventory())
+	s := hurried(t, dir, cfg, newInventory())
 	eventually(t, "all lines, summed", func() bool {
 		v, err := s.Verify()
 		if err != nil {
@@ -60,14 +63,14 @@ func TestVerifyNamesAWrongLedgerAShortenedFileAndAnAlteredLine(t *testing.T) {
 	if err := os.WriteFile(positions, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	v, err := Verify(filepath.Join(dir, "state"))
+	v, err := Verify(filepath.Join(dir, "state"), filepath.Join(dir, "pins"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(v.Faults) != 3 {
 		t.Errorf("%d faults, want three: %+v", len(v.Faults), v.Faults)
 	}
-	for name, want := range map[string]string{"ledger": "wrong ledger", "short": "shortened file", "altered": "altered line:"} {
+	for name, want := range map[string]string{"ledger": "wrong ledger", "short": "shortened file", "altered": "altered line: one of lines 50"} {
 		found := 0
 		for _, f := range v.Faults {
 			if f.Path == paths[name] && strings.HasPrefix(f.What, want) {
@@ -77,5 +80,57 @@ func TestVerifyNamesAWrongLedgerAShortenedFileAndAnAlteredLine(t *testing.T) {
 		if found != 1 {
 			t.Errorf("%s: %d faults that begin with %q", name, found, want)
 		}
+	}
+}
+
+func TestVerifyFindsWhatWasAlteredInRotatedAndPinnedFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "a.log")
+	r := sinktest.Listen(t, "")
+	cfg := Config{Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "copy", Type: "file", Path: filepath.Join(dir, "copy")},
+		{Name: "far", Type: "syslog", Address: "tcp://" + r.Addr}}}
+	r.Stop()
+	s := hurried(t, dir, cfg, newInventory())
+	size := int64(len(numbered(0, 1000)))
+	for i := range 3 {
+		writeFile(t, log, numbered(i*1000, (i+1)*1000))
+		eventually(t, "the lines are summed", func() bool {
+			v, err := s.Verify()
+			if err != nil || len(v.Faults) > 0 {
+				t.Fatalf("%+v, %v", v, err)
+			}
+			return v.Summed >= int64(i+1)*size
+		})
+		if i < 2 {
+			if err := os.Rename(log, fmt.Sprintf("%s.%d", log, 2-i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.stop()
+	// The first lies beside the log, the second has its pin only.
+	alter := func(path string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte("Y"), 1234); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alter(log + ".2")
+	alter(log + ".1")
+	if err := os.Remove(log + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Verify(filepath.Join(dir, "state"), filepath.Join(dir, "pins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Faults) != 2 || !strings.HasPrefix(v.Faults[0].What, "altered line") || !strings.HasPrefix(v.Faults[1].What, "altered line") {
+		t.Errorf("faults %+v", v.Faults)
 	}
 }

@@ -1,21 +1,38 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/fairlead-dev/fairlead/logship"
 )
 
-const logsHelp = `fairlead logs ls [--json]
+const logsHelp = `fairlead logs ls [--wide] [--json]
+fairlead logs tail CONTAINER [-n LINES] [-f]
+fairlead logs verify [--json]
+fairlead logs resend CONTAINER --since T [--sink NAME] [--json]
+fairlead logs test --rule RULE FILE
 
-Every log that is followed: size, lines read and acknowledged by each sink since the agent started, what is behind, what
-was lost. Example:
+ls: every log that is followed: its size, the lines read and acknowledged by each sink since the agent started, the
+bytes that are behind, lines a second, bytes lost. tail: the last lines of a container's logs, and those that come.
+verify: compares the ledger with the files, also while no agent runs; exit 1 when they disagree. resend: sends once more
+what sinks have had since T (15m, 7d, 2026-11-20, 2026-11-20T08:00:00Z), from the files that are still there, also rotated
+and gzipped ones; Ctrl-C ends it. test: what a rule would do, see logs test --help. Example:
 
-  fairlead logs ls`
+  fairlead logs tail web -f`
 
 func runLogs(e env, args []string) error {
-	f := newFlags(e, "logs", logsHelp).client()
-	if err := f.parse(args, "ls"); err != nil {
+	verbs := map[string]func(env, []string) error{"ls": runLogsLs, "tail": runLogsTail, "verify": runLogsVerify, "resend": runLogsResend, "test": runLogsTest}
+	if len(args) > 0 && verbs[args[0]] != nil {
+		return verbs[args[0]](e, args[1:])
+	}
+	return newFlags(e, "logs", logsHelp).client().parse(args, "ls|tail|verify|resend|test")
+}
+
+func runLogsLs(e env, args []string) error {
+	f := newFlags(e, "logs ls", logsHelp).client()
+	wide := f.Bool("wide", false, "whole paths, whatever the width")
+	if err := f.parse(args); err != nil {
 		return err
 	}
 	var a logsAnswer
@@ -25,16 +42,31 @@ func runLogs(e env, args []string) error {
 	}
 	var rows [][]string
 	for _, s := range a.Streams {
+		path := s.Path
+		if !*wide {
+			path = middle(path, 34)
+		}
 		for _, k := range s.Sinks {
 			rows = append(rows, []string{
-				s.Name, s.Format, size(s.Size), k.Sink, fmt.Sprint(k.Read), fmt.Sprint(k.Acked), size(k.Lag), size(k.Lost), fmt.Sprint(k.Doubled), s.Path,
+				cmp.Or(s.Name, "host"), size(s.Size), k.Sink, string(k.Class), fmt.Sprint(k.Read), fmt.Sprint(k.Acked), size(k.Lag),
+				fmt.Sprintf("%.1f/s", k.Rate), size(k.Lost), path,
 			})
 		}
 	}
-	table(e.stdout, "NAME FORMAT SIZE SINK READ ACKNOWLEDGED BEHIND LOST DOUBLED PATH", rows)
+	table(e.stdout, "NAME SIZE SINK CLASS READ ACKED BEHIND RATE LOST PATH", rows)
 	fmt.Fprintln(e.stdout)
 	printSinks(e, a.Sinks)
 	return nil
+}
+
+// middle shortens text to n characters by leaving out its middle.
+func middle(text string, n int) string {
+	r := []rune(text)
+	if len(r) <= n {
+		return text
+	}
+	head := n/2 - 1
+	return string(r[:head]) + "…" + string(r[len(r)-(n-head-1):])
 }
 
 func printSinks(e env, sinks []logship.SinkStatus) {

@@ -28,10 +28,7 @@ func (d *daemon) routes(s *api.Server) {
 	s.Handle("GET /v1/networks/ports", func(r *http.Request) (any, error) { return d.overlay.HostPorts(r.Context()) })
 	s.Handle("POST /v1/networks", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.CreateNetwork(ctx, n) }))
 	s.Handle("POST /v1/networks/remove", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.RemoveNetwork(ctx, n.Name) }))
-	s.Handle("GET /v1/logs", func(*http.Request) (any, error) {
-		return logsAnswer{d.logship.Streams(), d.logship.Sinks()}, nil
-	})
-	s.Handle("GET /v1/logs/verify", func(*http.Request) (any, error) { return d.logship.Verify() })
+	logsRoutes(s, d.logship)
 	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
 }
 
@@ -81,11 +78,6 @@ func (d *daemon) status() statusAnswer {
 		}
 	}
 	return s
-}
-
-type logsAnswer struct {
-	Streams []logship.StreamStatus `json:"streams"`
-	Sinks   []logship.SinkStatus   `json:"sinks"`
 }
 
 // psRow is one container as `fairlead ps` shows it.

@@ -210,6 +210,31 @@ func BenchmarkDocker(b *testing.B) {
 	benchmark(b, container.DockerJSON, raw)
 }
 
+func BenchmarkDockerWithQuotes(b *testing.B) {
+	raw := []byte(`{"log":"level=info path=/a/b msg=\"` + strings.Repeat("some words of a log line ", 7) + `\" n=1\n","stream":"stdout","time":"2026-11-21T09:20:00.123456789Z"}`)
+	benchmark(b, container.DockerJSON, raw)
+}
+
+func TestPlainEndsAtTheFirstByteThatDoesNotStandForItself(t *testing.T) {
+	t.Parallel()
+	for at := range 20 {
+		for c := range 256 {
+			b := []byte(strings.Repeat("a", 24))
+			b[at] = byte(c)
+			want := len(b)
+			if c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
+				want = at
+			}
+			if got := plain(b); got != want {
+				t.Fatalf("%q: %d, want %d", b, got, want)
+			}
+		}
+	}
+	if got := plain([]byte("Größe 日本語 größer als 8\xff")); got != len("Größe 日本語 größer als 8") {
+		t.Error(got)
+	}
+}
+
 func BenchmarkCRI(b *testing.B) {
 	benchmark(b, container.CRI, []byte("2026-11-21T09:20:00.123456789Z stdout F "+strings.Repeat("some words of a log line ", 8)))
 }

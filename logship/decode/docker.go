@@ -2,6 +2,8 @@ package decode
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -109,13 +111,9 @@ func (s *scanner) text(arena *Arena) ([]byte, bool) {
 		return nil, false
 	}
 	rest := s.b[s.i:]
-	end := bytes.IndexByte(rest, '"')
-	if end < 0 {
-		return nil, false
-	}
-	if bytes.IndexByte(rest[:end], '\\') < 0 && plain(rest[:end]) {
-		s.i += end + 1
-		return rest[:end:end], true
+	if n := plain(rest); n < len(rest) && rest[n] == '"' {
+		s.i += n + 1
+		return rest[:n:n], true
 	}
 	return s.escaped(arena)
 }
@@ -125,10 +123,9 @@ func (s *scanner) text(arena *Arena) ([]byte, bool) {
 func (s *scanner) logText(arena *Arena) (text []byte, ended, ok bool) {
 	if s.i < len(s.b) && s.b[s.i] == '"' {
 		rest := s.b[s.i+1:]
-		esc, end := bytes.IndexByte(rest, '\\'), bytes.IndexByte(rest, '"')
-		if esc >= 0 && esc == end-2 && rest[esc+1] == 'n' && plain(rest[:esc]) {
-			s.i += 1 + end + 1
-			return rest[:esc:esc], true, true
+		if n := plain(rest); bytes.HasPrefix(rest[n:], []byte(`\n"`)) {
+			s.i += 1 + n + 3
+			return rest[:n:n], true, true
 		}
 	}
 	text, ok = s.text(arena)
@@ -138,25 +135,55 @@ func (s *scanner) logText(arena *Arena) (text []byte, ended, ok bool) {
 	return text, false, ok
 }
 
-// plain tells whether b stands for itself inside quotes: no control character, valid UTF-8.
-func plain(b []byte) bool {
-	ascii := true
-	for _, c := range b {
-		if c < 0x20 {
-			return false
+// plain gives how many bytes from the start of b stand for themselves inside quotes: up to a quote, an escape, a control
+// character or a byte that is no UTF-8.
+func plain(b []byte) int {
+	n := 0
+	for {
+		n += ascii(b[n:])
+		if n == len(b) || b[n] < utf8.RuneSelf {
+			return n
 		}
-		ascii = ascii && c < utf8.RuneSelf
+		for n < len(b) && b[n] >= utf8.RuneSelf {
+			r, size := utf8.DecodeRune(b[n:])
+			if r == utf8.RuneError && size == 1 {
+				return n
+			}
+			n += size
+		}
 	}
-	return ascii || utf8.Valid(b)
+}
+
+// ascii is plain up to the first byte that is not ASCII, eight bytes at a time.
+func ascii(b []byte) (n int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; len(b)-n >= 8; n += 8 {
+		w := binary.LittleEndian.Uint64(b[n:])
+		// A byte that stops us leaves its top bit set in one of these. What it borrows changes later bytes only, and the
+		// first is what counts.
+		if stop := (w | (w - ones*0x20) | (w ^ ones*'"' - ones) | (w ^ ones*'\\' - ones)) & tops; stop != 0 {
+			return n + bits.TrailingZeros64(stop)/8
+		}
+	}
+	for ; n < len(b); n++ {
+		if c := b[n]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			break
+		}
+	}
+	return n
 }
 
 // escaped reads the string from s.i, after its opening quote, into the arena.
 func (s *scanner) escaped(arena *Arena) ([]byte, bool) {
 	start := len(arena.buf)
 	out := arena.buf
-	for s.i < len(s.b) {
-		c := s.b[s.i]
-		switch {
+	for {
+		n := plain(s.b[s.i:])
+		out = append(out, s.b[s.i:s.i+n]...)
+		if s.i += n; s.i == len(s.b) {
+			return nil, false
+		}
+		switch c := s.b[s.i]; {
 		case c == '"':
 			s.i++
 			arena.buf = out
@@ -168,16 +195,11 @@ func (s *scanner) escaped(arena *Arena) ([]byte, bool) {
 			}
 		case c < 0x20:
 			return nil, false
-		case c < utf8.RuneSelf:
-			out = append(out, c)
-			s.i++
 		default:
-			r, n := utf8.DecodeRune(s.b[s.i:]) // an invalid byte becomes U+FFFD, as in encoding/json
-			out = utf8.AppendRune(out, r)
-			s.i += n
+			out = utf8.AppendRune(out, utf8.RuneError) // an invalid byte becomes U+FFFD, as in encoding/json
+			s.i++
 		}
 	}
-	return nil, false
 }
 
 func (s *scanner) escape(out []byte) ([]byte, bool) {

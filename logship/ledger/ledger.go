@@ -48,6 +48,15 @@ type Position struct {
 	From *tail.Place `json:"from,omitempty"`
 	// Left are the places in older generations to which programs may still write.
 	Left []tail.Place `json:"left,omitempty"`
+	Gen  int64        `json:"gen,omitempty"` // the generation's number, by which Seen knows it
+}
+
+// Seen is a generation that was seen and that a sink has not acknowledged: all that is known of it should it be
+// destroyed while no agent runs. Its Offset is its size.
+type Seen struct {
+	tail.Place
+	Gen int64 `json:"gen"`
+	Cut bool  `json:"cut,omitempty"` // destroyed already
 }
 
 // Sink is what is kept of one sink.
@@ -80,13 +89,29 @@ type content struct {
 	Streams map[string]Source `json:"streams"`
 	Sinks   map[string]*Sink  `json:"sinks"`
 	Sums    map[string]Sum    `json:"sums,omitempty"` // by stream
+	Seen    map[string][]Seen `json:"seen,omitempty"` // by stream; only of those that a sink is behind with
 }
 
 // Sum is what the beginning of a stream's newest file was when a sink had it.
 type Sum struct {
 	tail.Identity
 	Offset int64  `json:"offset"`
-	CRC    uint32 `json:"crc"` // CRC-32C of the bytes before Offset
+	CRC    uint32 `json:"crc"`             // CRC-32C of the bytes before Offset
+	Older  []Sum  `json:"older,omitempty"` // of files before this one, the newest first
+}
+
+// Next is the empty sum of the file that comes after s, which it keeps with at most n of the older ones.
+func (s Sum) Next(id tail.Identity, n int) Sum {
+	next := Sum{Identity: id}
+	if s.Offset > 0 && s.Identity != id {
+		next.Older = []Sum{{Identity: s.Identity, Offset: s.Offset, CRC: s.CRC}}
+	}
+	for _, o := range s.Older {
+		if len(next.Older) < n && o.Identity != id {
+			next.Older = append(next.Older, o)
+		}
+	}
+	return next
 }
 
 // entry is one line of the journal; what is empty is not changed.
@@ -101,6 +126,7 @@ type entry struct {
 	Intent map[string]Position `json:"intent,omitempty"`
 	Sent   string              `json:"sent,omitempty"`
 	Sums   map[string]Sum      `json:"sums,omitempty"`
+	Seen   map[string][]Seen   `json:"seen,omitempty"`
 	Moved  bool                `json:"moved,omitempty"` // nothing was acknowledged: what is on its way still is
 }
 
@@ -165,11 +191,18 @@ func (c *content) apply(e entry) {
 			c.Sums = map[string]Sum{}
 		}
 		maps.Copy(c.Sums, e.Sums)
+	case e.Seen != nil:
+		if c.Seen == nil {
+			c.Seen = map[string][]Seen{}
+		}
+		maps.Copy(c.Seen, e.Seen)
+		maps.DeleteFunc(c.Seen, func(_ string, gens []Seen) bool { return len(gens) == 0 })
 	case e.Stream != "" && e.Source != nil:
 		c.Streams[e.Stream] = *e.Source
 	case e.Stream != "":
 		delete(c.Streams, e.Stream)
 		delete(c.Sums, e.Stream)
+		delete(c.Seen, e.Stream)
 		for _, s := range c.Sinks {
 			delete(s.At, e.Stream)
 		}
@@ -346,6 +379,20 @@ func (b *Book) Sum(stream string) Sum {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.content.Sums[stream]
+}
+
+// Remember saves which generations of streams were seen; none forgets those of a stream.
+func (b *Book) Remember(seen map[string][]Seen) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(entry{Seen: seen})
+}
+
+// Seen gives what was remembered of a stream, in the order of the generations. The slice is not to be changed.
+func (b *Book) Seen(stream string) []Seen {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.content.Seen[stream]
 }
 
 // Epoch names the time since which no position was lost.

@@ -15,6 +15,7 @@ type Saved struct {
 	Streams map[string]Source
 	Sinks   map[string]*Sink
 	Sums    map[string]Sum
+	Seen    map[string][]Seen
 	Damage  []string // lines and files that cannot be read
 }
 
@@ -52,6 +53,6 @@ func Read(dir string) (Saved, error) {
 			c.apply(e)
 		}
 	}
-	s.Streams, s.Sinks, s.Sums = c.Streams, c.Sinks, c.Sums
+	s.Streams, s.Sinks, s.Sums, s.Seen = c.Streams, c.Sinks, c.Sums, c.Seen
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,7 +65,7 @@ func (k *known) add(b []byte, off int64) {
 // look reads of f what a copy is recognized by while no reader does: the sinks are behind, or down.
 func (k *known) look(f *os.File, size int64) {
 	k.mu.Lock()
-	short, far := int64(len(k.head)) < min(size, headBytes), size-k.end >= 1<<20
+	short, far := int64(len(k.head)) < min(size, headBytes), size-k.end >= 64<<10
 	k.mu.Unlock()
 	var b [headBytes]byte
 	if short {
@@ -75,6 +76,19 @@ func (k *known) look(f *os.File, size int64) {
 		n, _ := f.ReadAt(b[:tailBytes], size-tailBytes)
 		k.add(b[:n], size-tailBytes)
 	}
+}
+
+// still tells whether f has what was read last where it was read.
+func (k *known) still(f *os.File) bool {
+	var want, got [tailBytes]byte
+	k.mu.Lock()
+	n, off := copy(want[:], k.tail), k.end-int64(len(k.tail))
+	k.mu.Unlock()
+	if n == 0 {
+		return true
+	}
+	m, err := f.ReadAt(got[:n], off)
+	return err != nil && !errors.Is(err, io.EOF) || m == n && want == got
 }
 
 // in tells whether f holds what was read. A copy may end before the furthest place: then the head decides.

@@ -122,6 +122,15 @@ type Place struct {
 	Seen   int64 `json:"seen"` // the file's size when the place was saved
 }
 
+// All is the place behind everything that was seen of the generation. Of one that was cut nothing is proven.
+func (g *Generation) All() Place {
+	n := g.Seen()
+	if !g.Cut() {
+		return Place{Identity: g.Identity(), Proof: g.Proof(n), Offset: n, Seen: n}
+	}
+	return Place{Identity: g.ID, Offset: n, Seen: n}
+}
+
 // Series is a path and its generations. It is safe for concurrent use.
 type Series struct {
 	root  Root
@@ -142,6 +151,7 @@ type Series struct {
 	cuts    bool
 	rescues int
 	told    int64 // the last generation's size when a change was last reported
+	changed time.Time
 	absent  time.Time
 }
 
@@ -152,6 +162,9 @@ type Series struct {
 func NewSeries(root Root, file string, pins *Pins, early bool, taken func(Identity) bool, saved []Place) *Series {
 	return &Series{root: root, path: file, pins: pins, early: early, taken: taken, wanted: saved}
 }
+
+// After makes generations count on from n, so that those of two runs are told apart. It is called before the first Look.
+func (s *Series) After(n int64) { s.seq = n }
 
 // Look compares the path with what is known, takes in new generations in the order of their birth, and notices a file
 // that became shorter. It tells whether anything new is to be read.
@@ -191,14 +204,16 @@ func (s *Series) Touch() (changed bool, err error) {
 
 func (s *Series) grown(g *Generation) (bool, error) {
 	seen := g.Seen() // before the fstat: readers raise it meanwhile, and a size older than it would look truncated
-	size, _, err := g.Stat()
+	size, changed, err := g.Stat()
 	if err != nil {
 		return false, err
 	}
-	if size < seen {
+	// One that was truncated and has grown again since the last look is told by its content.
+	if size < seen || !changed.Equal(s.changed) && !g.known.still(g.file) {
 		s.begin(g)
 		return true, nil
 	}
+	s.changed = changed
 	// Not g.Seen: one reader may have seen what another was never woken for.
 	g.known.look(g.file, size)
 	grew := size != s.told
@@ -418,6 +433,23 @@ func (s *Series) Find(p Place) (g *Generation, found bool, lost int64) {
 		}
 	}
 	return nil, false, lost
+}
+
+// Contains tells whether a generation has the place and what lies before it, whatever it was called then.
+func (s *Series) Contains(p Place) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.gens, func(g *Generation) bool {
+		size, _, err := g.Stat()
+		return err == nil && !g.Cut() && size >= p.Offset && g.Proof(p.Offset) == p.Proof
+	})
+}
+
+// Kept gives the generations, oldest first.
+func (s *Series) Kept() []*Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.gens)
 }
 
 // First is the oldest generation that is kept, or nil.

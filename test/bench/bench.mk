@@ -25,6 +25,17 @@ bench-cni: build ## ADD and DEL beside the reference CNI plugins; SHORT=1 takes 
 .tools/collector: $(wildcard test/peers/go.* test/peers/collector/*.go)
 	@cd test/peers && $(GO) build -ldflags="-s -w" -o $(CURDIR)/.tools/collector ./collector
 
+SYSLOG_NG = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fairlead/syslog-ng
+
+.PHONY: test-peers
+test-peers: .tools/collector ## the log sinks against a real OpenTelemetry Collector (built first: minutes, once), syslog-ng and rsyslog
+	$(ROOT)
+	@deploy/packages/install deploy/packages/test
+	@test/peers/syslog-ng $(SYSLOG_NG)
+	@$(GO) build -o .tools/report ./test/report
+	@CI=true FAIRLEAD_COLLECTOR=$(CURDIR)/.tools/collector FAIRLEAD_SYSLOG_NG=$(SYSLOG_NG) \
+		$(GO) test -json -tags=kernel -count=1 -run 'TestAReal(Collector|SyslogNG|Rsyslog)' ./logship | .tools/report
+
 .PHONY: bench-logs
 bench-logs: .tools/collector ## what delivering logs costs beside rsyslog imfile and OpenTelemetry filelog; SHORT=1 takes a minute
 	$(ROOT)

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -214,6 +217,32 @@ func (p *Process) await(ctx context.Context, ready func(context.Context) error) 
 		case <-time.After(20 * time.Millisecond): // the socket appears and answers without any event for us
 		}
 	}
+}
+
+// listensOn is satisfied when a TCP socket of the daemon's network namespace listens on the port of address.
+func (p *Process) listensOn(address string) error { return p.hasSocket("tcp", address, "0A") }
+
+// boundUDP is satisfied when a UDP socket there has the port of address.
+func (p *Process) boundUDP(address string) error { return p.hasSocket("udp", address, "07") }
+
+// hasSocket asks the kernel: a connection could not be made from outside the daemon's network namespace.
+func (p *Process) hasSocket(protocol, address, state string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return err
+	}
+	sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.PID, protocol))
+	if err != nil {
+		return err
+	}
+	if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F]{8}:%04X 00000000:0000 %s`, n, state)).Match(sockets) {
+		return fmt.Errorf("nothing listens on %s port %s", protocol, port)
+	}
+	return nil
 }
 
 // tail gives the end of a log for an error message.

@@ -7,8 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -107,19 +105,11 @@ func (d *RsyslogDaemon) listens(context.Context) error {
 			return errors.New("no port yet")
 		}
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
+	address := net.JoinHostPort(host, port)
+	if err := d.listensOn(address); err != nil {
 		return err
 	}
-	// Asked of the kernel: a connection could not be made from outside the daemon's network namespace.
-	sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", d.PID))
-	if err != nil {
-		return err
-	}
-	if !regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F]{8}:%04X 00000000:0000 0A`, n)).Match(sockets) {
-		return fmt.Errorf("nothing listens on port %s", port)
-	}
-	d.Address = net.JoinHostPort(host, port)
+	d.Address = address
 	return nil
 }
 

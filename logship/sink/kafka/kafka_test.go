@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/logship/decode"
 	"github.com/fairlead-dev/fairlead/logship/sink"
+	"github.com/fairlead-dev/fairlead/logship/sink/post"
 	"github.com/fairlead-dev/fairlead/logship/sink/sinktest"
 )
 
@@ -30,6 +32,7 @@ type broker struct {
 	mode    sinktest.Mode
 	down    bool
 	ended   bool
+	dial    *tls.Config // of the reader
 	reader  *kgo.Client
 	got     []*kgo.Record
 }
@@ -84,7 +87,7 @@ func (b *broker) control(req kmsg.Request) (kmsg.Response, error, bool) {
 func (b *broker) records() []*kgo.Record {
 	if b.reader == nil {
 		var err error
-		if b.reader, err = kgo.NewClient(kgo.SeedBrokers(b.cluster.ListenAddrs()...), kgo.ConsumeTopics("logs")); err != nil {
+		if b.reader, err = kgo.NewClient(kgo.SeedBrokers(b.cluster.ListenAddrs()...), kgo.ConsumeTopics("logs"), kgo.DialTLSConfig(b.dial), kgo.FetchMaxWait(50*time.Millisecond)); err != nil {
 			b.t.Fatal(err)
 		}
 		b.t.Cleanup(b.reader.Close)
@@ -207,6 +210,37 @@ func TestAnUnknownTopicIsNamed(t *testing.T) {
 	r, err := s.Deliver(t.Context(), []sink.Record{{Origin: &sink.Origin{}, Line: []byte("x")}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "produce to elsewhere") || !strings.Contains(err.Error(), "UNKNOWN_TOPIC_OR_PARTITION") || r.Unsure > 0 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestOverTLSTheBrokerMustBeTheOneThatIsTrusted(t *testing.T) {
+	t.Parallel()
+	cert, key := sinktest.Certificate(t)
+	other, _ := sinktest.Certificate(t)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
+	b.dial = &tls.Config{InsecureSkipVerify: true}
+	for name, test := range map[string]struct {
+		tls  *post.TLS
+		want string // in the error; empty: delivered
+	}{
+		"trusted":      {&post.TLS{CA: cert}, ""},
+		"another":      {&post.TLS{CA: other}, "certificate"},
+		"in the clear": {nil, "connect to"},
+	} {
+		s := b.sink()
+		s.opts.TLS = test.tls
+		r, err := s.Deliver(t.Context(), []sink.Record{{Origin: &sink.Origin{}, Line: []byte(name)}}, nil)
+		if good := test.want == ""; (r.Acked == 1) != good || (err == nil) != good || err != nil && !strings.Contains(err.Error(), test.want) || r.Unsure > 0 {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		_ = s.Close()
+	}
+	if got := b.lines(); len(got) != 1 || got[0] != "trusted" {
+		t.Errorf("arrived: %q", got)
 	}
 }
 

@@ -32,6 +32,8 @@ type Sink struct {
 	format syslog.Format
 	conn   *session
 	buf    []byte
+	// refusals counts the Delivers in a row of which everything was refused.
+	refusals int
 }
 
 // New makes a sink for host:port, with TLS unless conf is nil; it touches nothing.
@@ -50,12 +52,15 @@ const (
 	window      = 1024 // commands without an answer; librelp's client keeps 128
 	answerTime  = 60 * time.Second
 	dialTimeout = 5 * time.Second
+	// lastWord is the refusal that is final. The caller's back-off makes that about twelve seconds.
+	lastWord = 10
 )
 
 // Deliver sends each record as a command and waits for all the answers.
 //
 // A message that is refused while others of the same Deliver are taken is at fault itself, and is rejected. When nothing
-// is taken it is the receiver that cannot, and the caller repeats them all.
+// is taken it is the receiver that cannot, and the caller repeats them all; but not for ever, since one message may be
+// alone: after lastWord refusals the first is rejected, and the others have as many tries again.
 func (s *Sink) Deliver(ctx context.Context, records []sink.Record, _ func(string)) (sink.Receipt, error) {
 	if err := s.connect(ctx); err != nil {
 		return sink.Receipt{}, err
@@ -69,6 +74,13 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record, _ func(string
 		// Half a command may be on its way, so no word of goodbye.
 		s.conn = nil
 		err = errors.Join(fmt.Errorf("send to %s: %w", s.addr, err), context.Cause(ctx), conn.bytes.Close())
+	}
+	if t.taken > 0 {
+		s.refusals = 0
+	} else if err == nil && len(records) > 0 {
+		if s.refusals++; s.refusals == lastWord {
+			s.refusals, t.final = 0, true
+		}
 	}
 	r := t.receipt()
 	if err == nil && r.Acked < len(records) {
@@ -165,6 +177,7 @@ type tally struct {
 	answers       []answer
 	sent, settled int
 	taken         int
+	final         bool // the first message is at fault although nothing was taken
 }
 
 func (t *tally) settle(at int, text string) {
@@ -183,7 +196,7 @@ func (t *tally) settle(at int, text string) {
 func (t *tally) receipt() (r sink.Receipt) {
 	for ; r.Acked < len(t.answers); r.Acked++ {
 		a := t.answers[r.Acked]
-		if !a.given || a.refused != "" && t.taken == 0 {
+		if !a.given || a.refused != "" && t.taken == 0 && (!t.final || r.Acked > 0) {
 			break
 		}
 		if a.refused != "" {

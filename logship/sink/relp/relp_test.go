@@ -224,6 +224,45 @@ func TestOneRefusedMessageIsRejectedAndNoneTakenIsTheReceiversFault(t *testing.T
 	}
 }
 
+func TestAMessageThatIsRefusedAloneIsRejectedInTheEndAndTheNextArrives(t *testing.T) {
+	t.Parallel()
+	r := listen(t)
+	r.refuse = func(m string) bool { return strings.HasSuffix(m, "bad") }
+	s := New(r.ln.Addr().String(), nil)
+	defer s.Close()
+	for range 2 { // what was taken in between begins the count anew
+		for try := 1; try < lastWord; try++ {
+			if got, err := s.Deliver(t.Context(), some("bad", "also bad"), nil); err == nil || got.Acked > 0 {
+				t.Fatalf("try %d: %+v, %v", try, got, err)
+			}
+		}
+		if got, err := s.Deliver(t.Context(), some("good"), nil); err != nil || got.Acked != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	records := some("bad", "also bad")
+	var rejected []string
+	for tries := 0; len(records) > 0; tries++ {
+		got, err := s.Deliver(t.Context(), records, nil)
+		if tries >= 2*lastWord || got.Acked > 1 || len(got.Rejected) != got.Acked || err == nil && got.Acked < len(records) {
+			t.Fatalf("try %d: %+v, %v", tries, got, err)
+		}
+		for _, x := range got.Rejected {
+			rejected = append(rejected, string(records[x.Index].Line)+": "+x.Reason)
+		}
+		records = records[got.Acked:]
+	}
+	if got, want := strings.Join(rejected, "; "), `bad: answer "500 not this one"; also bad: answer "500 not this one"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	r.stop()
+	for range 2 * lastWord { // nobody has refused it
+		if got, err := s.Deliver(t.Context(), some("bad"), nil); err == nil || got.Acked > 0 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+}
+
 func TestAServerThatClosesLosesAndDoublesNothingThatItAnswered(t *testing.T) {
 	t.Parallel()
 	r := listen(t)

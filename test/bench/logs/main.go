@@ -18,7 +18,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	seed := flag.Uint64("seed", 20261121, "of the corpus")
-	profile := flag.String("profile", "", "file for a CPU profile of the shipper that sends CRI to Loki")
+	profile := flag.String("profile", "", "file for a CPU profile of the shipper that sends CRI to Loki; FILE.docker gets that of docker json")
 	flag.Parse()
 	if job := os.Getenv(jobEnv); job != "" {
 		if err := ship(ctx, job); err != nil {

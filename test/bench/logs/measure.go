@@ -65,10 +65,16 @@ func measure(ctx context.Context, seed uint64, short bool, profile string) (resu
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{ctx: ctx, dir: dir, lines: 4_000_000, seed: seed, r: result{Bench: "logs", Peers: map[string]string{}}}
-	rounds, idle, latency := 3, 30*time.Second, 1000
+	rounds, idle, latency := 3, 60*time.Second, 1000 // idle holds whole periods of ten seconds, after which files are looked for
 	if short {
-		b.lines, rounds, idle, latency = 800_000, 1, 5*time.Second, 200
+		b.lines, rounds, idle, latency = 800_000, 1, 20*time.Second, 200
 	}
+	resting, err := b.rest()
+	if err != nil {
+		return b.r, fmt.Errorf("idle: %w", err)
+	}
+	defer resting.stop()
+	rested := time.Now().Add(35 * time.Second)
 	b.note("syslog_ratio is against rsyslog imfile, which decodes nothing")
 	cri, docker := filepath.Join(dir, "cri.log"), filepath.Join(dir, "docker.log")
 	criSize, err := write(cri, seed, b.lines, criFrame)
@@ -95,7 +101,7 @@ func measure(ctx context.Context, seed uint64, short bool, profile string) (resu
 			return b.r, fmt.Errorf("cri to loki: %w", err)
 		}
 		loki = append(loki, v)
-		if v, err = b.loki(docker, container.DockerJSON, dockerSize, ""); err != nil {
+		if v, err = b.loki(docker, container.DockerJSON, dockerSize, dockerProfile(profile)); err != nil {
 			return b.r, fmt.Errorf("docker to loki: %w", err)
 		}
 		dock = append(dock, v)
@@ -121,9 +127,10 @@ func measure(ctx context.Context, seed uint64, short bool, profile string) (resu
 	}
 	b.r.RSS = num(b.rss)
 	fmt.Printf("MB per CPU-second: CRI to Loki %.0f, docker to Loki %.0f, CRI to syslog %.0f, rsyslog imfile to syslog %.1f, parse only %.0f\n", median(loki), median(dock), median(ours), median(peer), *b.r.Parse)
-	if err := b.idle(idle); err != nil {
-		return b.r, fmt.Errorf("idle: %w", err)
-	}
+	time.Sleep(time.Until(rested))
+	before := resting.fine()
+	time.Sleep(idle)
+	b.r.Idle = num(float64(resting.fine()-before) / float64(idle) * 100)
 	if err := b.latency(latency); err != nil {
 		return b.r, fmt.Errorf("latency: %w", err)
 	}
@@ -161,6 +168,14 @@ func (b *bench) parse(sample []byte) float64 {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
 	cpu := time.Duration(after.Utime.Nano() - before.Utime.Nano() + after.Stime.Nano() - before.Stime.Nano())
 	return float64(total) / 1e6 / cpu.Seconds()
+}
+
+// dockerProfile is the file beside that of CRI.
+func dockerProfile(profile string) string {
+	if profile == "" {
+		return ""
+	}
+	return profile + ".docker"
 }
 
 // room is a fresh directory for one run.
@@ -274,28 +289,19 @@ ruleset(name="out" queue.type="LinkedList" queue.size="50000") {
 	return v, errors.Join(err, os.Rename(log, path))
 }
 
-// idle follows 500 files that nobody writes to.
-func (b *bench) idle(d time.Duration) error {
+// rest follows 500 files that nobody writes to.
+func (b *bench) rest() (*process, error) {
 	dir, err := b.room()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range 500 {
 		if err := os.WriteFile(filepath.Join(dir, "f"+strconv.Itoa(i)+".log"), []byte("a line\n"), 0o644); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	p, err := startShip(job{Dir: dir, Config: logship.Config{Files: []logship.File{{Path: dir + "/*.log"}},
+	return startShip(job{Dir: dir, Config: logship.Config{Files: []logship.File{{Path: dir + "/*.log"}},
 		Sinks: []logship.SinkConfig{{Name: "s", Type: "file", Path: filepath.Join(dir, "out/copy")}}}})
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	time.Sleep(2 * time.Second)
-	before := p.fine()
-	time.Sleep(d)
-	b.r.Idle = num(float64(p.fine()-before) / float64(d) * 100)
-	return nil
 }
 
 // latency writes one line after the other and takes the time until each arrives.
