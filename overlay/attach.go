@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
+	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
@@ -39,21 +40,30 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 			return plan.Attachment{}, err
 		}
 	}
+	visit, err := s.kernel.Visit(r.NS)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
+	defer visit.Close()
 	// A default route that is there is somebody else's, of a plugin before us: it stays.
-	taken4, taken6, err := s.kernel.DefaultRoutes(r.NS)
+	taken4, err := visit.HasDefaultRoute(false)
+	taken6 := true
+	if err == nil && network.CIDR6.IsValid() {
+		taken6, err = visit.HasDefaultRoute(true)
+	}
 	if err != nil {
 		return plan.Attachment{}, err
 	}
 	a, err := s.take(ctx, plan.Attachment{
 		Key: r.Key, Runtime: r.Runtime, Network: r.Network, Addr: r.Addr, Addr6: r.Addr6, MAC: r.MAC, Ports: r.Ports,
 		Node: network.Node, Node6: network.Node6, MTU: network.MTU,
-		Default: !taken4, Default6: !taken6 && network.CIDR6.IsValid(), Reach: network.CIDR, Reach6: network.CIDR6,
+		Default: !taken4, Default6: !taken6, Reach: network.CIDR, Reach6: network.CIDR6,
 		NetNS: r.NS.Path, NSID: nsid,
 	})
 	if err != nil {
 		return plan.Attachment{}, err
 	}
-	touched, err := s.make(ctx, a, r.NS)
+	touched, err := s.make(ctx, a, visit)
 	switch {
 	case err != nil && !touched:
 		s.table.freePorts(a)
@@ -117,7 +127,7 @@ func (s *session) portsFree(a plan.Attachment) error {
 }
 
 // make journals and applies one attachment. It tells whether the kernel was touched.
-func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace) (touched bool, err error) {
+func (s *session) make(ctx context.Context, a plan.Attachment, visit *kernel.Visit) (touched bool, err error) {
 	s.changing.RLock()
 	defer s.changing.RUnlock()
 	// It may have been removed, and even made anew with other addresses, since its addresses were asked for.
@@ -127,12 +137,12 @@ func (s *session) make(ctx context.Context, a plan.Attachment, ns plan.Namespace
 	if err := s.journal.Append(attachRecord(a)); err != nil {
 		return false, err
 	}
-	steps := plan.Attach(a, ns)
-	err = s.kernel.Apply(ctx, steps)
+	steps := plan.Attach(a, visit.Namespace())
+	err = visit.Apply(ctx, steps)
 	if errors.Is(err, unix.EEXIST) {
 		// A link of the same name may still wait for its deletion: that one is flushed, once.
 		flushed := append([]plan.Step{plan.DeleteRetired{}}, steps...)
-		err = s.kernel.Apply(ctx, flushed)
+		err = visit.Apply(ctx, flushed)
 	}
 	if err != nil {
 		return true, err

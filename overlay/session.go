@@ -28,6 +28,8 @@ const (
 	gatherRepair = 300 * time.Millisecond
 	// gatherOthers is how long changes of rules are gathered before a look at iptables, which starts processes.
 	gatherOthers = time.Second
+	// gatherPublished is how long changes are gathered before the board is told.
+	gatherPublished = 50 * time.Millisecond
 	// compactAbove is the journal's size, in bytes, from which on it is rewritten.
 	compactAbove = 1 << 20
 )

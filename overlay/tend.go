@@ -27,6 +27,7 @@ func (s *session) openJournal(boot string) (map[plan.Key]remembered, error) {
 func (s *session) publish(ctx context.Context) error {
 	known := map[string]int{} // link indexes: asked for once, or each ADD would cost as many questions as there are containers
 	for wait(ctx, s.published) {
+		pause(ctx, gatherPublished) // each publication costs as much as there are containers
 		var out []container.Attachment
 		indexes := map[string]int{}
 		for _, a := range s.table.all() {

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
@@ -25,37 +23,17 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 	if i.Table, err = observeTable(); err != nil {
 		return i, fmt.Errorf("read table %s: %w", plan.TableName, err)
 	}
-	inner, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
+	v, err := c.Visit(ns)
 	if err != nil {
-		return i, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
+		return i, err
 	}
-	defer inner.Close()
-	box, err := view(inner, a.IfName)
+	defer v.Close()
+	box, err := view(v.nl, a.IfName)
 	if err != nil {
 		return i, fmt.Errorf("inspect %s in %s: %w", a.IfName, ns.Path, err)
 	}
 	i.HasInner, i.Inner, i.Addrs, i.Routes, i.Neighs = box.found, box.link, box.addrs, box.routes, box.neighs
 	return i, nil
-}
-
-// DefaultRoutes tells whether a namespace has default routes: for IPv4, and for IPv6.
-func (c *Conn) DefaultRoutes(ns plan.Namespace) (four, six bool, err error) {
-	h, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
-	if err != nil {
-		return false, false, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
-	}
-	defer h.Close()
-	routes, err := bothFamilies(func(family int) ([]netlink.Route, error) {
-		return h.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
-	})
-	if err != nil {
-		return false, false, fmt.Errorf("look for a default route in %s: %w", ns.Path, err)
-	}
-	for _, r := range routes {
-		four = four || r.Family == netlink.FAMILY_V4
-		six = six || r.Family == netlink.FAMILY_V6 && r.Type == unix.RTN_UNICAST
-	}
-	return four, six, nil
 }
 
 // LinkIndex gives the index of a link by its name, or false when there is none.

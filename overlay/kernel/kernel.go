@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/agent/host"
@@ -56,6 +55,7 @@ type applier struct {
 	conn  *Conn
 	nl    *netlink.Handle
 	ns    *plan.Namespace // nil: the host's
+	visit *Visit          // of the namespace that is entered next, or nil
 	index map[string]int
 }
 
@@ -119,21 +119,23 @@ func (a *applier) do(ctx context.Context, s plan.Step) error {
 	case plan.SetLinkSysctl:
 		return a.conn.setLinkSysctl(s)
 	case plan.Inside:
-		return inside(ctx, a.conn, s)
+		return a.inside(ctx, s)
 	}
 	return fmt.Errorf("unknown step %T", s)
 }
 
-// inside runs steps with a netlink socket of the container's namespace; the thread is there only while the socket is
-// made.
-func inside(ctx context.Context, c *Conn, s plan.Inside) error {
-	h, err := netlink.NewHandleAt(netns.NsHandle(s.NS.FD), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in %s: %w", s.NS.Path, err)
+// inside runs steps with a netlink socket of the container's namespace.
+func (a *applier) inside(ctx context.Context, s plan.Inside) error {
+	v := a.visit
+	if v == nil || v.ns.FD != s.NS.FD {
+		var err error
+		if v, err = a.conn.Visit(s.NS); err != nil {
+			return err
+		}
+		defer v.Close()
 	}
-	defer h.Close()
-	a := applier{conn: c, nl: h, ns: &s.NS, index: map[string]int{}}
-	return a.apply(ctx, s.Steps)
+	inner := applier{conn: a.conn, nl: v.nl, ns: &s.NS, index: map[string]int{"lo": 1}} // lo is the first of every namespace
+	return inner.apply(ctx, s.Steps)
 }
 
 func (a *applier) addVeth(s plan.AddVeth) error {

@@ -17,7 +17,7 @@ CNI_PLUGINS = v1.9.1
 bench-cni: build ## ADD and DEL beside the reference CNI plugins; SHORT=1 takes half a minute
 	$(ROOT)
 	@deploy/packages/install deploy/packages/demo
-	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install github.com/containernetworking/plugins/plugins/main/bridge@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/ipam/host-local@$(CNI_PLUGINS)
+	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install github.com/containernetworking/plugins/plugins/main/bridge@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/ipam/host-local@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/portmap@$(CNI_PLUGINS)
 	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-cni ./cni
 	@SHORT=$(SHORT) .tools/bench-cni -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS) -reference-version $(CNI_PLUGINS)
 

@@ -1,8 +1,7 @@
-// Command cni times ADD and DEL of fairlead-cni beside the reference plugins (bridge + host-local) in one run, on one
-// kernel, through libcni with real exec, and prints one JSON line (keys as in make help's bench-cni).
+// Command cni times ADD and DEL of fairlead-cni beside the reference plugins (bridge + host-local + portmap) in one run,
+// on one kernel, through libcni with real exec and one host port each, and prints one JSON line.
 //
-// It runs in a network namespace of its own and leaves nothing. The reference chain has no host port here, because
-// ours has none yet: with portmap it is several times slower than shown.
+// It runs in a network namespace of its own and leaves nothing. On a loaded machine only the ratios mean something.
 package main
 
 import (
@@ -34,7 +33,18 @@ type report struct {
 	Growth  float64           `json:"growth_1000"`
 	CPU     float64           `json:"cpu_ms_per_pair"`
 	Leaks   int               `json:"leaks"`
-	Notes   []string          `json:"notes"`
+
+	Late    int      `json:"first_packet_late"`  // first packets that were sent later than 1 ms after ADD's answer
+	Open    int      `json:"after_del_failures"` // first packets that still passed after DEL's answer
+	Sync    float64  `json:"fdatasync_p50_ms"`   // what ADD would take longer if it waited for the disk
+	Start   float64  `json:"plugin_start_over_empty_ms"`
+	Size    float64  `json:"plugin_mb"`
+	RSS     float64  `json:"rss_mib_200_over_idle"`
+	Foreign int      `json:"conntrack_entries"`
+	TCP     *float64 `json:"conntrack_tcp_add_ratio"` // ADD p50 with so many foreign entries over that without
+	UDP     *float64 `json:"conntrack_udp_add_ratio"`
+	LoadAvg string   `json:"load"`
+	Notes   []string `json:"notes"`
 }
 
 func main() {

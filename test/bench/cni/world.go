@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -20,10 +22,11 @@ import (
 
 // world is this namespace with one fairlead agent in it.
 type world struct {
-	o      options
-	dir    string
-	agent  *exec.Cmd
-	before string // links and routes
+	o       options
+	dir     string
+	agent   *exec.Cmd
+	sibling *box    // a container that stays
+	idle    float64 // MiB that the agent has before the first container
 }
 
 // plugin is one way to attach a container.
@@ -67,6 +70,19 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the agent did not come up: %w", err)
 	}
+	if w.idle, err = w.rss(); err != nil {
+		return nil, err
+	}
+	if w.sibling, err = newBox("sibling"); err != nil {
+		return nil, err
+	}
+	p, err := w.ours()
+	if err == nil {
+		_, _, err = p.add(ctx, w.sibling)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return w, nil
 }
 
@@ -80,12 +96,15 @@ func (w *world) close() error {
 }
 
 func (w *world) ours() (plugin, error) {
-	return w.plugin("fairlead", w.o.bin, fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"fairlead-cni","socket":"%s/run/cni.sock"}]}`, w.dir))
+	return w.plugin("fairlead", w.o.bin, fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"fairlead-cni","socket":"%s/run/cni.sock","capabilities":{"portMappings":true}}]}`, w.dir))
 }
 
-func (w *world) reference() (plugin, error) {
-	return w.plugin("reference", w.o.reference, fmt.Sprintf(`{"cniVersion":"1.0.0","name":"reference","plugins":[{"type":"bridge","bridge":"cni-bench0","isGateway":true,"ipMasq":true,
-		"ipam":{"type":"host-local","dataDir":"%s/host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`, w.dir))
+// reference is the chain with one of its two backends, "iptables" or "nftables".
+func (w *world) reference(backend string, net int) (plugin, error) {
+	return w.plugin(backend, w.o.reference, fmt.Sprintf(`{"cniVersion":"1.0.0","name":"reference-%[2]s","plugins":[
+		{"type":"bridge","bridge":"cni-bench%[3]d","isGateway":true,"ipMasq":true,"ipMasqBackend":"%[2]s",
+		 "ipam":{"type":"host-local","dataDir":"%[1]s/host-local","ranges":[[{"subnet":"10.%[3]d.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
+		{"type":"portmap","backend":"%[2]s","capabilities":{"portMappings":true}}]}`, w.dir, backend, net))
 }
 
 func (w *world) plugin(name, bin, conf string) (plugin, error) {
@@ -98,9 +117,14 @@ func (w *world) plugin(name, bin, conf string) (plugin, error) {
 
 // box is a container's network namespace.
 type box struct {
-	id   string
-	file *os.File
+	id       string
+	file     *os.File
+	port     int    // on the host
+	protocol string // of the port; "" is tcp
+	socket   int    // that listens, or 0
 }
+
+var ports atomic.Int32
 
 // newBox makes a namespace on a thread that is not used again.
 func newBox(id string) (*box, error) {
@@ -119,26 +143,53 @@ func newBox(id string) (*box, error) {
 		done <- made{f, err}
 	}()
 	m := <-done
-	return &box{id, m.f}, m.err
+	return &box{id: id, file: m.f, port: 20000 + int(ports.Add(1))%10000}, m.err
 }
 
 func (b *box) runtimeConf() *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: b.id, NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.file.Fd()), IfName: "eth0"}
+	return &libcni.RuntimeConf{ContainerID: b.id, NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.file.Fd()), IfName: "eth0",
+		CapabilityArgs: map[string]any{"portMappings": []map[string]any{{"hostPort": b.port, "containerPort": 80, "protocol": cmp.Or(b.protocol, "tcp")}}}}
 }
 
-// add attaches and gives the address and the time it took.
-func (p plugin) add(ctx context.Context, b *box) (string, time.Duration, error) {
+// within runs f on a thread in the namespace, which ends with it.
+func (b *box) within(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Setns(int(b.file.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// add attaches and tells the time it took.
+func (p plugin) add(ctx context.Context, b *box) (attached, time.Duration, error) {
 	began := time.Now()
 	res, err := p.cni.AddNetworkList(ctx, p.conf, b.runtimeConf())
 	took := time.Since(began)
 	if err != nil {
-		return "", took, fmt.Errorf("%s: ADD %s: %w", p.name, b.id, err)
+		return attached{}, took, fmt.Errorf("%s: ADD %s: %w", p.name, b.id, err)
 	}
 	r, err := types100.NewResultFromResult(res)
 	if err != nil {
-		return "", took, err
+		return attached{}, took, err
 	}
-	return r.IPs[0].Address.IP.String(), took, nil
+	out := attached{addr: [4]byte(r.IPs[0].Address.IP.To4())}
+	for _, i := range r.Interfaces {
+		if i.Sandbox == "" {
+			out.link = i.Name // the reference's first is its bridge
+		}
+	}
+	return out, took, nil
+}
+
+// attached is what a result says.
+type attached struct {
+	addr [4]byte
+	link string // on the host
 }
 
 func (p plugin) del(ctx context.Context, b *box) (time.Duration, error) {
@@ -164,11 +215,7 @@ func (w *world) cpu() (time.Duration, error) {
 	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &children); err != nil {
 		return 0, err
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", w.agent.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	// schedstat of the main thread only: sum over the threads.
+	// The process's own schedstat is that of its main thread only.
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", w.agent.Process.Pid))
 	if err != nil {
 		return 0, err
@@ -176,8 +223,7 @@ func (w *world) cpu() (time.Duration, error) {
 	var agent int64
 	for _, t := range tasks {
 		if b, err := os.ReadFile(t); err == nil {
-			text = b
-			n, _ := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+			n, _ := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
 			agent += n
 		}
 	}

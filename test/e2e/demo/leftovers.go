@@ -6,9 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/test/e2e/sim"
 )
 
@@ -24,8 +24,11 @@ func (d *Demo) nothingLeft(ctx context.Context, before sim.Machine) error {
 		if err != nil {
 			return err
 		}
-		left = append(left, now.Changed(before)...)
-		left = append(left, d.namespacesLeft()...)
+		strays, err := d.strays()
+		if err != nil {
+			return err
+		}
+		left = append(append(left, now.Changed(before)...), strays...)
 		if len(left) == 0 {
 			say("leftovers", "0 namespaces, links, mounts, cgroups, nft tables, processes, files")
 			return nil
@@ -39,21 +42,20 @@ func (d *Demo) nothingLeft(ctx context.Context, before sim.Machine) error {
 	}
 }
 
-// namespacesLeft names processes that still are in a namespace of one of the hosts.
-func (d *Demo) namespacesLeft() (left []string) {
-	links, _ := filepath.Glob("/proc/[0-9]*/ns/*") // the pattern is well-formed
-	for _, link := range links {
-		var st syscall.Stat_t
-		if syscall.Stat(link, &st) != nil {
-			continue // the process has ended
-		}
+// strays names processes that still are on one of the hosts.
+func (d *Demo) strays() (left []string, err error) {
+	all, err := host.DefaultRoot().Processes()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range all {
 		for _, h := range d.cluster.Hosts {
-			if h.Owns(st.Ino) {
-				left = append(left, "namespace of "+h.Name+": "+link)
+			if h.Owns(p.PID) {
+				left = append(left, fmt.Sprintf("process %d %s, in a namespace of %s", p.PID, p.Comm, h.Name))
 			}
 		}
 	}
-	return left
+	return left, nil
 }
 
 // lookAround says how to see what KEEP=1 left running.

@@ -24,7 +24,7 @@ type Host struct {
 
 	mark   string
 	procs  string   // cgroup.procs file that marks its processes
-	inodes []uint64 // of its namespaces
+	uts    *os.File // its UTS namespace, see Owns
 	holder *exec.Cmd
 }
 
@@ -54,12 +54,8 @@ func (c *Cluster) newHost(ctx context.Context, name string) (*Host, error) {
 	if err := os.WriteFile(h.procs, []byte(h.pidText()), 0o644); err != nil {
 		return nil, errors.Join(fmt.Errorf("mark holder: %w", err), h.holder.Process.Kill(), h.holder.Wait())
 	}
-	for _, kind := range []string{"net", "mnt", "uts"} {
-		var st syscall.Stat_t
-		if err := syscall.Stat("/proc/"+h.pidText()+"/ns/"+kind, &st); err != nil {
-			return nil, fmt.Errorf("look at namespace: %w", err)
-		}
-		h.inodes = append(h.inodes, st.Ino)
+	if h.uts, err = os.Open("/proc/" + h.pidText() + "/ns/uts"); err != nil {
+		return nil, fmt.Errorf("hold namespace: %w", err)
 	}
 	if err := h.mountOwn(ctx); err != nil {
 		return nil, err
@@ -95,8 +91,17 @@ func (h *Host) Path(path string) string { return filepath.Join(h.Dir, path) }
 // PID is the process that holds the host's namespaces, for nsenter.
 func (h *Host) PID() int { return h.holder.Process.Pid }
 
-// Owns tells whether inode is that of one of the host's namespaces (see namespaces(7)).
-func (h *Host) Owns(inode uint64) bool { return slices.Contains(h.inodes, inode) }
+// Owns tells whether the process is on the host, also after Close. It goes by the UTS namespace, which each process of
+// the host shares and which the Host holds open: the kernel gives a namespace's number to the next one as soon as
+// nobody holds it, and the others would keep links and mounts alive.
+func (h *Host) Owns(pid int) bool {
+	ours, err := h.uts.Stat()
+	if err != nil {
+		return false
+	}
+	its, err := os.Stat(fmt.Sprintf("/proc/%d/ns/uts", pid))
+	return err == nil && os.SameFile(ours, its) // an error: the process has ended
+}
 
 func (h *Host) pidText() string { return strconv.Itoa(h.PID()) }
 

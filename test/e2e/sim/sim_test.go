@@ -48,6 +48,29 @@ func TestHostsReachEachOtherAndLeaveNothing(t *testing.T) {
 	}
 }
 
+func TestNumberOfAClosedHostsNamespaceIsNobodyElses(t *testing.T) {
+	c, err := New(t.Context(), "fairlead-simowns", "web1", "web2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := c.Hosts[0]
+	owned := h.Owns(h.PID())
+	if err := c.Close(); err != nil || !owned || h.Owns(h.PID()) || h.Owns(os.Getpid()) {
+		t.Fatalf("its holder was owned: %v (%v); after the end it is: %v; and so are we: %v", owned, err, h.Owns(h.PID()), h.Owns(os.Getpid()))
+	}
+	for range 20 { // strangers, who take the numbers that are free
+		cmd := exec.CommandContext(t.Context(), "sleep", "infinity")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+		if h.Owns(cmd.Process.Pid) {
+			t.Errorf("a stranger's process is taken for one of %s", h.Name)
+		}
+	}
+}
+
 func TestSweepClearsOnlyRunsWhoseStarterIsDead(t *testing.T) {
 	const kind = "fairlead-simsweep"
 	alive, err := New(t.Context(), kind, "web1", "web2")

@@ -19,15 +19,16 @@ import (
 
 // result is the last line that is printed.
 type result struct {
-	Soak         string         `json:"soak"`
-	Kills        int            `json:"kills"`
-	Places       int            `json:"places"`
-	FewestKills  int            `json:"fewest_kills_of_a_place"`
-	Missed       int            `json:"missed"` // the place was not reached, so nothing was killed
-	Left         int            `json:"left"`   // rounds after which something stayed for 30 s
-	ByPlace      map[string]int `json:"kills_by_place"`
-	Parallel     int            `json:"parallel"`
-	ParallelLeft int            `json:"parallel_left"`
+	Soak        string         `json:"soak"`
+	Kills       int            `json:"kills"`
+	Places      int            `json:"places"`
+	FewestKills int            `json:"fewest_kills_of_a_place"`
+	Missed      int            `json:"missed"` // the place was not reached, so nothing was killed
+	Left        int            `json:"leaked"` // rounds after which something stayed for 30 s
+	ByPlace     map[string]int `json:"kills_by_place"`
+	Parallel    int            `json:"parallel"` // containers at once
+	Rounds      int            `json:"rounds_parallel"`
+	Residue     int            `json:"residue"` // of those rounds, after how many the host was not as before
 }
 
 func main() {

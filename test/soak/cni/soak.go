@@ -110,8 +110,9 @@ func soak(ctx context.Context, kills, at int) (out result, bad []string, err err
 	for _, p := range places {
 		out.FewestKills = min(out.FewestKills, out.ByPlace[p.String()])
 	}
+	out.Rounds = 1
 	if err := h.parallel(at); err != nil {
-		out.ParallelLeft = 1
+		out.Residue = 1
 		bad = append(bad, fmt.Sprintf("%d at once: %v", at, err))
 	}
 	return out, bad, nil
