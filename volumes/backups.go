@@ -37,7 +37,7 @@ func phase(name string, say func(Progress)) func(backup.Progress) {
 // Backup takes a snapshot of a volume, stores it in a repository (the only one, when its name is empty) and removes the
 // snapshot. The repository is made when it was never there. say may be nil and is called about twice a second. When it
 // returns nil the backup is durable and in the catalogue. It fails with ErrBusy while another works on the volume.
-func (v *Volumes) Backup(ctx context.Context, name, repository string, say func(Progress)) (_ Backup, err error) {
+func (v *Volumes) Backup(ctx context.Context, name, repository string, say func(Progress)) (b Backup, err error) {
 	ctx, done, err := v.begin(ctx)
 	if err != nil {
 		return Backup{}, err
@@ -59,10 +59,9 @@ func (v *Volumes) Backup(ctx context.Context, name, repository string, say func(
 		return Backup{}, err
 	}
 	defer unlock()
-	if say != nil {
-		say(Progress{Phase: "snapshot"})
-	}
-	room, held, err := v.take(ctx, vol, snapshot.Passed)
+	ended := v.backingUp(vol, where)
+	defer func() { ended(b.ID, err) }()
+	room, held, err := v.take(ctx, vol, snapshot.Passed, say)
 	if err != nil {
 		return Backup{}, err
 	}
@@ -261,9 +260,13 @@ type Removed struct {
 	Kind   string `json:"kind"` // "snapshot" or "backup"
 	ID     string `json:"id"`
 	Volume string `json:"volume"`
+	// Repository and Stored are of a backup: where its data stay, and how many bytes it had added there.
+	Repository string `json:"repository,omitempty"`
+	Stored     int64  `json:"stored,omitempty"`
 }
 
-// Remove removes the snapshot or the backup whose ID begins with id, which must mean one only.
+// Remove removes the snapshot or the backup whose ID begins with id, which must mean one only. The space of a
+// snapshot is free then; the data of a backup stay in its repository (see backup.Repository.Remove).
 func (v *Volumes) Remove(ctx context.Context, id string) (_ Removed, err error) {
 	ctx, done, err := v.begin(ctx)
 	if err != nil {
@@ -284,5 +287,5 @@ func (v *Volumes) Remove(ctx context.Context, id string) (_ Removed, err error) 
 	if err == nil {
 		v.deps.Log.Info("backup removed", "volume", b.Volume, "repository", where.Name, "backup", b.ID)
 	}
-	return Removed{"backup", string(b.ID), b.Volume}, err
+	return Removed{"backup", string(b.ID), b.Volume, where.Name, b.Stored}, err
 }

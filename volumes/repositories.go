@@ -75,7 +75,7 @@ func (v *Volumes) repository(ctx context.Context, r Repository, create bool) (*b
 		}
 		return backup.Open(ctx, opts)
 	case errors.Is(err, backup.ErrKey) && fresh:
-		return nil, fmt.Errorf("repository %s in %s is another host's: set volumes.repositories.key to that host's key (it has it in its %s)",
+		return nil, fmt.Errorf("repository %s in %s is another host's, or had another name here: set volumes.repositories.key to its key (in the %s of its host, or under its former name)",
 			r.Name, r.Path, v.promiseFile(r))
 	case err != nil:
 		return nil, err

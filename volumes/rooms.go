@@ -23,6 +23,9 @@ func (v *Volumes) open() error {
 	if _, err := v.deps.State.ReadJSON(roomsFile, &v.rooms); err != nil {
 		return err
 	}
+	if _, err := v.deps.State.ReadJSON(lastFile, &v.last); err != nil {
+		return err
+	}
 	if v.rooms == nil {
 		v.rooms = []string{}
 	}

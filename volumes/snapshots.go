@@ -11,8 +11,8 @@ import (
 	"github.com/fairlead-dev/fairlead/volumes/snapshot"
 )
 
-// Snapshot takes a snapshot of a volume and keeps it until Remove.
-func (v *Volumes) Snapshot(ctx context.Context, name string) (_ snapshot.Info, err error) {
+// Snapshot takes a snapshot of a volume and keeps it until Remove. say may be nil and is called about twice a second.
+func (v *Volumes) Snapshot(ctx context.Context, name string, say func(Progress)) (_ snapshot.Info, err error) {
 	ctx, done, err := v.begin(ctx)
 	if err != nil {
 		return snapshot.Info{}, err
@@ -27,7 +27,7 @@ func (v *Volumes) Snapshot(ctx context.Context, name string) (_ snapshot.Info, e
 		return snapshot.Info{}, err
 	}
 	defer unlock()
-	_, held, err := v.take(ctx, vol, snapshot.Kept)
+	_, held, err := v.take(ctx, vol, snapshot.Kept, say)
 	if err != nil {
 		return snapshot.Info{}, err
 	}
@@ -35,12 +35,15 @@ func (v *Volumes) Snapshot(ctx context.Context, name string) (_ snapshot.Info, e
 }
 
 // take takes a snapshot; the caller must release or drop it.
-func (v *Volumes) take(ctx context.Context, vol Volume, why snapshot.Purpose) (*snapshot.Room, *snapshot.Held, error) {
+func (v *Volumes) take(ctx context.Context, vol Volume, why snapshot.Purpose, say func(Progress)) (*snapshot.Room, *snapshot.Held, error) {
 	room, err := v.room(vol)
 	if err != nil {
 		return nil, nil, err
 	}
-	held, err := room.Take(ctx, snapshot.Request{Volume: vol.Name, Source: vol.Path, Purpose: why})
+	meter := &snapshot.Meter{}
+	stop := reportSnapshot(ctx, meter, say)
+	held, err := room.Take(ctx, snapshot.Request{Volume: vol.Name, Source: vol.Path, Purpose: why, Meter: meter})
+	stop()
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot of %s: %w", vol.Name, err)
 	}

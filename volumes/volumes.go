@@ -47,6 +47,7 @@ type Volumes struct {
 	work    *sync.WaitGroup // operations of that Run
 	busy    map[string]Volume
 	rooms   []string // every room that was ever used; a promise
+	last    map[string]LastBackup
 	metrics metrics
 }
 
@@ -60,7 +61,7 @@ func New(cfg Config, deps Deps) (*Volumes, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	v := &Volumes{cfg: cfg, deps: deps, busy: map[string]Volume{}}
+	v := &Volumes{cfg: cfg, deps: deps, busy: map[string]Volume{}, last: map[string]LastBackup{}}
 	v.metrics = metrics{
 		snapshots: deps.Stats.Counter("fairlead_volumes_snapshots_taken_total", "Snapshots taken since the agent started, those for backups included."),
 		backups:   deps.Stats.Counter("fairlead_volumes_backups_made_total", "Backups that reached their repository since the agent started."),

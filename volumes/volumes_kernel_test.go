@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +61,7 @@ func TestVolumeIsBackedUpDestroyedAndRestored(t *testing.T) {
 			var phases []string
 			b, err := v.Backup(t.Context(), "odd", "", func(p Progress) { phases = append(phases, p.Phase) })
 			check(t, err)
-			if got := strings.Join(phases, " "); !strings.HasPrefix(got, "snapshot backup") {
+			if got := strings.Join(slices.Compact(phases), " "); got != "snapshot backup" {
 				t.Errorf("phases %q", got)
 			}
 			if b.Source.Snapshot != name {
@@ -89,12 +90,63 @@ func TestVolumeIsBackedUpDestroyedAndRestored(t *testing.T) {
 	}
 }
 
+func TestHowTheLastBackupWentIsKnownAfterARestartToo(t *testing.T) {
+	hosttest.Root(t)
+	dir := hosttest.Dir(t)
+	v, stop := part(t, dir, "state", odd(t, dir))
+	last := func() LastBackup {
+		t.Helper()
+		list := v.LastBackups()
+		if len(list) != 1 || list[0].Volume != "odd" || list[0].Repository != "local" || time.Since(list[0].At) > time.Hour {
+			t.Fatalf("last backups are %+v", list)
+		}
+		return list[0]
+	}
+	if list := v.LastBackups(); len(list) > 0 {
+		t.Errorf("before any: %+v", list)
+	}
+	b, err := v.Backup(t.Context(), "odd", "", func(Progress) {
+		if list := v.LastBackups(); len(list) > 0 {
+			t.Errorf("while it is at work: %+v", list)
+		}
+	})
+	check(t, err)
+	if l := last(); l.ID != b.ID || l.Error != "" {
+		t.Errorf("made, and the last is %+v", l)
+	}
+	check(t, os.Rename(dir+"/backups", dir+"/unmounted"))
+	if _, err := v.Backup(t.Context(), "odd", "", nil); err == nil || last().Error != err.Error() || last().ID != "" {
+		t.Errorf("failed (%v), and the last is %+v", err, last())
+	}
+	stop()
+	v, stop = part(t, dir, "state", v.cfg)
+	if l := last(); !strings.Contains(l.Error, "is its disk mounted?") {
+		t.Errorf("after a restart the last is %+v", l)
+	}
+	check(t, os.Rename(dir+"/unmounted", dir+"/backups"))
+	v.backingUp(v.Volumes()[0], v.cfg.Repositories[0]) // and is killed
+	stop()
+	v, _ = part(t, dir, "state", v.cfg)
+	if l := last(); l.Error != "the agent was ended in the middle" || l.ID != "" {
+		t.Errorf("after a kill the last is %+v", l)
+	}
+	b, err = v.Backup(t.Context(), "odd", "", nil)
+	check(t, err)
+	if l := last(); l.ID != b.ID || l.Error != "" {
+		t.Errorf("made, and the last is %+v", l)
+	}
+}
+
 func TestSnapshotIsTakenListedAndRemoved(t *testing.T) {
 	hosttest.Root(t)
 	dir := hosttest.Dir(t)
 	v, stop := part(t, dir, "state", odd(t, dir))
-	s, err := v.Snapshot(t.Context(), "odd")
+	var told []Progress
+	s, err := v.Snapshot(t.Context(), "odd", func(p Progress) { told = append(told, p) })
 	check(t, err)
+	if n := len(told); n < 2 || told[0].Entries != 0 || told[n-1].Phase != "snapshot" || told[n-1].Entries != s.Entries || told[n-1].Bytes != s.Bytes || s.Entries == 0 {
+		t.Errorf("of %+v was told %+v", s.Result, told)
+	}
 	same(t, dir+"/odd", s.Path)
 	stop()
 	v, _ = part(t, dir, "state", v.cfg) // another agent knows of it
@@ -116,7 +168,7 @@ func TestVolumeThatIsAMountHoldsItsOwnSnapshots(t *testing.T) {
 			treetest.Make(t, volume)
 			cfg := Config{Directories: []Directory{{"odd", volume}}, Repositories: []Repository{{Name: "local", Path: dir + "/backups"}}}
 			v, _ := part(t, dir, "state", cfg)
-			s, err := v.Snapshot(t.Context(), "odd")
+			s, err := v.Snapshot(t.Context(), "odd", nil)
 			check(t, err)
 			if s.Driver != driver || !strings.HasPrefix(s.Path, volume+"/"+snapshot.RoomName+"/") || s.Hidden != snapshot.RoomName {
 				t.Errorf("taken was %+v", s)
@@ -142,7 +194,7 @@ func TestSnapshotsOutliveTheLossOfTheState(t *testing.T) {
 	volume := hosttest.XFS(t)
 	cfg := Config{Directories: []Directory{{"odd", volume}}}
 	v, stop := part(t, hosttest.Dir(t), "state", cfg)
-	s, err := v.Snapshot(t.Context(), "odd")
+	s, err := v.Snapshot(t.Context(), "odd", nil)
 	check(t, err)
 	stop()
 	v, _ = part(t, hosttest.Dir(t), "state", cfg)
@@ -162,7 +214,7 @@ func TestAnotherHostNeedsTheKey(t *testing.T) {
 	there := Config{Repositories: here.Repositories}
 	other, stop := part(t, dir, "there", there)
 	c, err := other.Backups(t.Context())
-	if err != nil || len(c.Backups) > 0 || len(c.Problems) != 1 || !strings.Contains(c.Problems[0], "is another host's: set volumes.repositories.key") {
+	if err != nil || len(c.Backups) > 0 || len(c.Problems) != 1 || !strings.Contains(c.Problems[0], "is another host's, or had another name here: set volumes.repositories.key") {
 		t.Errorf("without the key: %+v (%v)", c, err)
 	}
 	stop()
@@ -200,17 +252,18 @@ func TestStopEndsABackupAndLeavesNothing(t *testing.T) {
 	dir := hosttest.Dir(t)
 	cfg := odd(t, dir)
 	v, stop := part(t, dir, "state", cfg)
+	running := v.running
 	_, err := v.Backup(t.Context(), "odd", "", func(p Progress) {
 		if p.Phase == "snapshot" {
 			go stop()
-			<-v.running.Done()
+			<-running.Done()
 		}
 	})
 	if err == nil || !strings.Contains(err.Error(), errStopping.Error()) && !errors.Is(err, context.Canceled) {
 		t.Errorf("the backup ended with %v", err)
 	}
 	stop()
-	if _, err := v.Snapshot(t.Context(), "odd"); !errors.Is(err, ErrNotReady) {
+	if _, err := v.Snapshot(t.Context(), "odd", nil); !errors.Is(err, ErrNotReady) {
 		t.Errorf("after the stop: %v", err)
 	}
 	v, _ = part(t, dir, "state", cfg)
@@ -228,7 +281,7 @@ func TestTwoOperationsOnOneVolumeAreRefused(t *testing.T) {
 	var second error
 	_, err := v.Backup(t.Context(), "odd", "", func(p Progress) {
 		if p.Phase == "snapshot" {
-			_, second = v.Snapshot(t.Context(), "odd")
+			_, second = v.Snapshot(t.Context(), "odd", nil)
 		}
 	})
 	check(t, err)

@@ -105,7 +105,7 @@ func (r *Reaper) sweep(ctx context.Context, v Verdict) (Outcome, error) {
 	o := Outcome{Verdict: v, Result: Removed}
 	r.step("act")
 	if res.Dir != "" {
-		k, takeErr := r.quarantine.take(res, time.Now())
+		k, takeErr := r.take(res)
 		o.Result, end.Op, end.To, err = Quarantined, "quarantined", k.To, takeErr
 	} else {
 		err = r.release(ctx, res)
@@ -119,6 +119,18 @@ func (r *Reaper) sweep(ctx context.Context, v Verdict) (Outcome, error) {
 	r.deps.Log.Info("orphan swept", "ref", v.Ref, "kind", res.Kind, "id", res.ID, "container", v.Owner, "result", o.Result, "err", err)
 	r.step("end")
 	return o, r.audit.write(end)
+}
+
+// take moves a resource into quarantine.
+func (r *Reaper) take(res Resource) (_ Kept, err error) {
+	if h, ok := r.deps.Owners[res.Source].(Holder); ok {
+		free, err := h.Hold(res)
+		if err != nil {
+			return Kept{}, err
+		}
+		defer func() { err = errors.Join(err, free()) }()
+	}
+	return r.quarantine.take(res, time.Now())
 }
 
 // Undo brings back what clean moved into quarantine.

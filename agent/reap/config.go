@@ -12,6 +12,7 @@ type Config struct {
 	Grace      time.Duration `yaml:"grace" doc:"time between the two lists of a runtime that must both lack a container before what it left counts as an orphan"`
 	Quarantine time.Duration `yaml:"quarantine" doc:"how long what clean moved aside can be brought back by undo; then it is deleted"`
 	Containerd []string      `yaml:"containerd" doc:"state and root directories of containerd, beside the usual ones"`
+	Leases     []string      `yaml:"leases" doc:"data directories of the CNI plugin host-local, beside /var/lib/cni/networks"`
 }
 
 // DefaultConfig is the default.
@@ -26,9 +27,14 @@ func (c Config) Validate() error {
 	if c.Quarantine < time.Hour {
 		errs = append(errs, fmt.Errorf("orphans.quarantine: expected at least 1h, found %s", c.Quarantine))
 	}
-	for i, dir := range c.Containerd {
+	return errors.Join(append(errs, absolute("containerd", c.Containerd), absolute("leases", c.Leases))...)
+}
+
+func absolute(key string, dirs []string) error {
+	var errs []error
+	for i, dir := range dirs {
 		if !filepath.IsAbs(dir) {
-			errs = append(errs, fmt.Errorf("orphans.containerd[%d]: expected an absolute path, found %q", i, dir))
+			errs = append(errs, fmt.Errorf("orphans.%s[%d]: expected an absolute path, found %q", key, i, dir))
 		}
 	}
 	return errors.Join(errs...)

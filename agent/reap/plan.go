@@ -182,9 +182,9 @@ func (p *planner) judge(r *Resource, e *Entry) Verdict {
 	if pids := p.pids(r, e); len(pids) > 0 {
 		e.First, e.Lists = time.Time{}, nil
 		if r.Adrift {
-			return keep(Alive, "alive, kept: process %s lives on although its shim is dead", list(pids))
+			return keep(Alive, "alive, kept: %s although its shim is dead", live(pids, "on"))
 		}
-		return keep(Alive, "alive, kept: process %s lives in it, though no runtime lists its container", list(pids))
+		return keep(Alive, "alive, kept: %s, though no runtime lists its container", live(pids, "in it"))
 	}
 	if slices.ContainsFunc(e.Witness, func(w Witness) bool { return w.Protected }) {
 		return keep(Protected, "its container had the label %s", protectLabel)
@@ -404,7 +404,18 @@ func (p *planner) keepUnseen() {
 	}
 }
 
-func list(pids []int) string { return strings.Trim(fmt.Sprint(pids), "[]") }
+// live says that processes live in something. It names a few: a verdict is one line of a table.
+func live(pids []int, where string) string {
+	const few = 3
+	if len(pids) == 1 {
+		return fmt.Sprintf("process %d lives %s", pids[0], where)
+	}
+	more := ""
+	if len(pids) > few {
+		more = fmt.Sprintf(" and %d more", len(pids)-few)
+	}
+	return fmt.Sprintf("processes %s%s live %s", strings.Trim(fmt.Sprint(pids[:min(few, len(pids))]), "[]"), more, where)
+}
 
 func stamp(t time.Time) string {
 	if t.IsZero() {

@@ -99,6 +99,7 @@ func TestVerdicts(t *testing.T) {
 		"a runtime that does not answer keeps":                  {scene{res: state, runtimes: ctrd(false)}, Unanswered, Unanswered, "no runtime has answered that is a containerd"},
 		"without any runtime it is kept":                        {scene{res: file, runtimes: func(time.Time) []container.RuntimeState { return nil }}, Unanswered, Unanswered, "no runtime has answered here"},
 		"one that stopped answering keeps":                      {scene{res: state, runtimes: func(now time.Time) []container.RuntimeState { return ctrd(now.Equal(noon))(now) }}, Waiting, Unanswered, "containerd has not answered since"},
+		"one that fell silent right after its list keeps":       {scene{res: state, runtimes: silentAfter(noon)}, Waiting, Unanswered, "containerd has not answered since 2026-11-21 12:01:00Z"},
 		"one that vanished keeps":                               {scene{res: state, runtimes: onlyAt(noon)}, Waiting, Unanswered, "containerd on /run/c.sock is not there; it last answered 2026-11-21 12:00:00Z"},
 		"an old list says nothing":                              {scene{res: state, runtimes: func(time.Time) []container.RuntimeState { return ctrd(true)(noon) }}, Waiting, Unanswered, "has given no complete list since"},
 		"processes keep":                                        {scene{res: inhabited, runtimes: ctrd(true)}, Alive, Alive, "alive, kept: process 42"},
@@ -140,6 +141,17 @@ func onlyAt(moment time.Time) func(time.Time) []container.RuntimeState {
 			return nil
 		}
 		return ctrd(true)(now)
+	}
+}
+
+// silentAfter answers at the moment, and later only with a list and then no more.
+func silentAfter(moment time.Time) func(time.Time) []container.RuntimeState {
+	return func(now time.Time) []container.RuntimeState {
+		s := ctrd(now.Equal(moment))(now)
+		if !s[0].Answered {
+			s[0].Since = now
+		}
+		return s
 	}
 }
 
@@ -186,5 +198,18 @@ func TestWhatAPartCouldNotListIsNotForgotten(t *testing.T) {
 	in.Partial = false
 	if _, next := Plan(in); len(next.Entries) != 0 {
 		t.Errorf("entries of what is gone are %v", next.Entries)
+	}
+}
+
+func TestVerdictNamesAFewProcessesOnly(t *testing.T) {
+	t.Parallel()
+	for want, pids := range map[string][]int{
+		"process 42 lives in it":                {42},
+		"processes 42 43 44 live in it":         {42, 43, 44},
+		"processes 1 2 3 and 2 more live in it": {1, 2, 3, 4, 5},
+	} {
+		if got := live(pids, "in it"); got != want {
+			t.Errorf("%v: %q, want %q", pids, got, want)
+		}
 	}
 }

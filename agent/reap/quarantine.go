@@ -14,7 +14,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/state"
 )
 
-// Kept is one directory in quarantine.
+// Kept is one directory, or file, in quarantine.
 type Kept struct {
 	Ref      string    `json:"ref"`
 	Resource Resource  `json:"resource"`

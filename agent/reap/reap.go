@@ -34,6 +34,7 @@ const (
 	Attachment Kind = "attachment" // an address, its route and its link
 	Link       Kind = "link"       // a host link that is not the overlay's
 	NetNS      Kind = "netns"      // a network namespace held by a file
+	Lease      Kind = "lease"      // an address that another network plugin has noted as given out
 	Mount      Kind = "mount"      // a container's root or part of it
 	Cgroup     Kind = "cgroup"     // in all hierarchies
 	State      Kind = "state"      // a runtime's directory about one container
@@ -41,7 +42,7 @@ const (
 	Other      Kind = "other"
 )
 
-var order = []Kind{Process, Shim, Attachment, Link, NetNS, Mount, Cgroup, State, Log}
+var order = []Kind{Process, Shim, Attachment, Link, NetNS, Lease, Mount, Cgroup, State, Log}
 
 func (k Kind) rank() int {
 	if i := slices.Index(order, k); i >= 0 {
@@ -72,7 +73,8 @@ type Resource struct {
 	Weak bool `json:"weak,omitempty"`
 	// ReportOnly says why it is never swept, whatever else is known; empty when it may be.
 	ReportOnly string `json:"report_only,omitempty"`
-	// Dir is moved into a directory below Room, on the same file system, instead of being released: it can be undone.
+	// Dir, a directory or a file, is moved to below Room, on the same file system, instead of being released: it can be
+	// undone.
 	Dir  string `json:"dir,omitempty"`
 	Room string `json:"room,omitempty"`
 }
@@ -101,6 +103,13 @@ type Owner interface {
 	// Release removes r from the host. It succeeds when r is already gone, and fails without a change when something
 	// uses r or when another instance stands in its place. It may be called again after a crash in the middle.
 	Release(ctx context.Context, r Resource) error
+}
+
+// Holder is an Owner whose resources with a Dir change hands under a lock.
+type Holder interface {
+	// Hold keeps everybody else from r until free is called. It does not wait, and fails when somebody has the lock or
+	// when r is gone or another instance stands in its place.
+	Hold(r Resource) (free func() error, err error)
 }
 
 // key names one resource for ever.

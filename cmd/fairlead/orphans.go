@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/api"
@@ -38,20 +38,22 @@ func runOrphans(e env, args []string) error {
 	f := newFlags(e, "orphans", orphansHelp).client()
 	all := f.Bool("all", false, "ls: also what has an owner, or nothing to do with containers")
 	yes := f.Bool("yes", false, "clean: do it")
-	if len(args) == 0 {
+	words, err := f.words(args)
+	if err != nil {
+		return err
+	}
+	if len(words) == 0 {
 		return misuse("expected `ls`, `clean` or `undo`, see --help")
 	}
-	verb, refs := args[0], args[1:]
-	if strings.HasPrefix(verb, "-") {
-		return f.parse(args) // --help, or a flag without a verb
-	}
+	verb, words := words[0], words[1:]
 	if !slices.Contains([]string{"ls", "clean", "undo"}, verb) {
 		return misuse("unexpected %q, see --help", verb)
 	}
-	words, err := f.takeWords(refs)
 	switch {
-	case err != nil:
-		return err
+	case *all && verb != "ls":
+		return misuse("--all is for `orphans ls`, see --help")
+	case *yes && verb != "clean":
+		return misuse("--yes is for `orphans clean`, see --help")
 	case verb == "ls" && len(words) > 0:
 		return misuse("unexpected %q, see --help", words[0])
 	case verb == "undo" && len(words) != 1:
@@ -62,24 +64,6 @@ func runOrphans(e env, args []string) error {
 		return cleanOrphans(e, f, cleanRequest{words, *yes})
 	}
 	return undoOrphan(e, f, words[0])
-}
-
-// takeWords parses flags wherever they stand and gives the other words.
-func (f *flags) takeWords(args []string) (words []string, err error) {
-	var options []string
-	for _, a := range args {
-		if strings.HasPrefix(a, "-") || len(options) > 0 && takesValue(options[len(options)-1]) {
-			options = append(options, a)
-		} else {
-			words = append(words, a)
-		}
-	}
-	return words, f.parse(options)
-}
-
-func takesValue(option string) bool {
-	name := strings.TrimLeft(option, "-")
-	return strings.HasPrefix(option, "-") && (name == "socket" || name == "config")
 }
 
 func listOrphans(e env, f *flags, all bool) error {
@@ -114,15 +98,25 @@ func listOrphans(e env, f *flags, all bool) error {
 func printVerdicts(e env, verdicts []reap.Verdict) {
 	var rows [][]string
 	for _, v := range verdicts {
-		rows = append(rows, []string{v.Ref, string(v.Resource.Kind), v.Resource.ID, v.Owner, string(v.Decision), v.Reason})
+		rows = append(rows, []string{v.Ref, string(v.Resource.Kind), shortIDs(v.Resource.ID), shortIDs(v.Owner), string(v.Decision), shortIDs(v.Reason)})
 	}
 	table(e.stdout, "REF KIND ID CONTAINER VERDICT REASON", rows)
 	fmt.Fprintln(e.stdout)
 	for _, v := range verdicts {
+		if id := v.Resource.ID; shortIDs(id) != id && len(v.Evidence) > 0 {
+			fmt.Fprintf(e.stdout, "%s  %s\n", v.Ref, id)
+		}
 		for _, text := range v.Evidence {
 			fmt.Fprintf(e.stdout, "%s  %s\n", v.Ref, text)
 		}
 	}
+}
+
+var longID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+
+// shortIDs cuts the ids that runtimes draw to the 12 digits that people know them by, wherever they are in text.
+func shortIDs(text string) string {
+	return longID.ReplaceAllStringFunc(text, func(id string) string { return id[:12] })
 }
 
 type cleanRequest struct {
@@ -160,7 +154,7 @@ func printOutcomes(e env, done []reap.Outcome, yes bool) {
 		if o.Error != "" {
 			why = o.Error
 		}
-		rows = append(rows, []string{o.Ref, string(o.Resource.Kind), o.Resource.ID, string(o.Result), why})
+		rows = append(rows, []string{o.Ref, string(o.Resource.Kind), shortIDs(o.Resource.ID), string(o.Result), shortIDs(why)})
 	}
 	table(e.stdout, "REF KIND ID RESULT WHY", rows)
 	if !yes {
@@ -202,6 +196,7 @@ func newReaper(f File, dir *state.Dir, d *daemon, stats *stat.Registry, log *slo
 		return nil, err
 	}
 	h := detect.DefaultHost(f.root(), f.Runtimes.Run, f.Orphans.Containerd...)
+	h.Leases = append(h.Leases, f.Orphans.Leases...)
 	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup}
 	owners := detect.Owners(h)
 	owners["overlay"], owners["volumes"], owners["logship"] = d.overlay, d.volumes, d.logship

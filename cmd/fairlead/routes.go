@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-dev/fairlead/logship"
 	"github.com/fairlead-dev/fairlead/metrics"
 	"github.com/fairlead-dev/fairlead/overlay"
+	"github.com/fairlead-dev/fairlead/volumes"
 )
 
 type httpFunc func(http.ResponseWriter, *http.Request)
@@ -55,13 +56,21 @@ type statusAnswer struct {
 	Runtimes []container.RuntimeState `json:"runtimes"`
 	Networks []overlay.NetworkStatus  `json:"networks"`
 	Sinks    []logship.SinkStatus     `json:"sinks"`
+	Backups  []volumes.LastBackup     `json:"backups"` // the last of each volume
 }
 
 func (d *daemon) status() statusAnswer {
 	s := statusAnswer{
 		Version: version, Node: d.file.Node.Name, Wrong: []string{},
 		Parts: d.super.Health(), Runtimes: d.inventory.Snapshot().Runtimes, Networks: d.overlay.Networks(), Sinks: d.logship.Sinks(),
+		Backups: d.volumes.LastBackups(),
 	}
+	s.judge()
+	return s
+}
+
+// judge says what is wrong.
+func (s *statusAnswer) judge() {
 	for _, p := range s.Parts {
 		if p.State != supervisor.Running {
 			s.Wrong = append(s.Wrong, fmt.Sprintf("part %s is %s: %s", p.Name, p.State, p.LastError))
@@ -77,7 +86,11 @@ func (d *daemon) status() statusAnswer {
 			s.Wrong = append(s.Wrong, fmt.Sprintf("sink %s: %s", k.Name, k.Error))
 		}
 	}
-	return s
+	for _, b := range s.Backups {
+		if b.Error != "" {
+			s.Wrong = append(s.Wrong, fmt.Sprintf("the last backup of %s failed at %s: %s", b.Volume, b.At.Local().Format(time.DateTime), b.Error))
+		}
+	}
 }
 
 // psRow is one container as `fairlead ps` shows it.

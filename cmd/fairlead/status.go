@@ -6,7 +6,7 @@ import (
 
 const statusHelp = `fairlead status [--json]
 
-Parts, runtimes, networks and sinks. Exit 1 when something is wrong, and say what. Example:
+Parts, runtimes, networks, sinks and the last backup of each volume. Exit 1 when something is wrong, and say what. Example:
 
   fairlead status || journalctl -u fairlead -n 50`
 
@@ -69,5 +69,17 @@ func printStatus(e env, s statusAnswer) {
 	if len(s.Sinks) > 0 {
 		fmt.Fprintln(e.stdout)
 		printSinks(e, s.Sinks)
+	}
+	rows = nil
+	for _, b := range s.Backups {
+		result := "ok"
+		if b.Error != "" {
+			result = "failed"
+		}
+		rows = append(rows, []string{b.Volume, result, ago(b.At), b.Repository})
+	}
+	if len(rows) > 0 {
+		fmt.Fprintln(e.stdout)
+		table(e.stdout, "VOLUME LAST-BACKUP AGE REPOSITORY", rows)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +20,8 @@ import (
 )
 
 const volumeHelp = `fairlead volume ls | snapshot NAME | snapshots | backup NAME [--repository R] | backups
-                | restore NAME [--backup ID] --to DIR | verify NAME [--backup ID] | rm ID      [--json]
+                | restore NAME [--backup ID] [--repository R] --to DIR | verify NAME [--backup ID] [--repository R]
+                | rm ID      [--json]
 
   ls         volumes of this host: named ones of Docker and Podman, bind mounts of containers with the label
              fairlead.backup, directories of the configuration
@@ -27,7 +29,8 @@ const volumeHelp = `fairlead volume ls | snapshot NAME | snapshots | backup NAME
   backup     takes a snapshot and stores it in a repository, which is made when it is not there
   restore    brings a backup (default: the newest) back into DIR, which must be empty; DIR may be on another host
   verify     reads a whole backup and compares the hash of every file
-  rm         removes a snapshot or a backup by its ID or the beginning of it
+  rm         removes a snapshot or a backup by its ID or the beginning of it; a backup is then gone for good, but its
+             data stay in the repository: no space becomes free there
 
 NAME is as ls shows it; of docker/data, data will do. Example:
 
@@ -44,6 +47,9 @@ func runVolume(e env, args []string) error {
 	}
 	if len(words) == 0 {
 		return misuse("expected ls, snapshot, snapshots, backup, backups, restore, verify or rm, see --help")
+	}
+	if err := f.onlyFor(words[0]); err != nil {
+		return err
 	}
 	name := func(what string) (string, error) {
 		if len(words) != 2 {
@@ -94,6 +100,23 @@ func runVolume(e env, args []string) error {
 		return f.removeVolumeCopy(e, volumeRequest{ID: n})
 	}
 	return misuse("unknown `volume %s`, see --help", words[0])
+}
+
+// volumeFlags are the flags that only some operations know.
+var volumeFlags = map[string][]string{
+	"repository": {"backup", "restore", "verify"},
+	"backup":     {"restore", "verify"},
+	"to":         {"restore"},
+}
+
+// onlyFor refuses flags that the operation verb would not heed.
+func (f *flags) onlyFor(verb string) (err error) {
+	f.Visit(func(given *flag.Flag) {
+		if verbs, some := volumeFlags[given.Name]; some && !slices.Contains(verbs, verb) {
+			err = misuse("--%s is not for `volume %s`, see --help", given.Name, verb)
+		}
+	})
+	return err
 }
 
 // words reads flags wherever they stand and gives what is none.
@@ -220,6 +243,10 @@ func (f *flags) removeVolumeCopy(e env, q volumeRequest) error {
 	var r volumes.Removed
 	return f.work(e, "/v1/volumes/remove", q, &r, func() {
 		fmt.Fprintf(e.stdout, "removed %s %s of %s\n", r.Kind, r.ID, r.Volume)
+		if r.Kind == "backup" {
+			fmt.Fprintf(e.stdout, "no space was freed: its data (%s when it was made) stay in repository %s, where other backups may share them\n",
+				size(r.Stored), r.Repository)
+		}
 	})
 }
 

@@ -90,6 +90,8 @@ func TestVolumeCommandsTellOneStory(t *testing.T) {
 		{1, "backup odd --repository far", `repository "far" is unknown; there are local`},
 		{1, "rm 0000", "no snapshot: backup 0000 is unknown"},
 		{1, "frob", "unknown `volume frob`"},
+		{1, "snapshot odd --repository local", "--repository is not for `volume snapshot`"},
+		{1, "rm 0000 --to /x", "--to is not for `volume rm`"},
 	} {
 		if got := say(step.code, step.line); !strings.Contains(got, step.want) {
 			t.Errorf("volume %s said %q, want %q in it", step.line, got, step.want)
@@ -105,7 +107,8 @@ func TestVolumeCommandsTellOneStory(t *testing.T) {
 		}
 	}
 	for _, id := range ids {
-		if got := say(0, "rm "+id); !strings.Contains(got, "removed ") {
+		got := say(0, "rm "+id)
+		if backup := strings.HasPrefix(got, "removed backup "); !backup && !strings.HasPrefix(got, "removed snapshot ") || strings.Contains(got, "no space was freed") != backup {
 			t.Errorf("rm %s said %q", id, got)
 		}
 	}

@@ -53,8 +53,8 @@ func volumeRoutes(s *api.Server, v *volumes.Volumes) {
 			return a, volumeStatus(err)
 		})
 	}
-	work("POST /v1/volumes/snapshot", func(r *http.Request, q volumeRequest, _ func(volumes.Progress)) (any, error) {
-		return v.Snapshot(r.Context(), q.Volume)
+	work("POST /v1/volumes/snapshot", func(r *http.Request, q volumeRequest, say func(volumes.Progress)) (any, error) {
+		return v.Snapshot(r.Context(), q.Volume, say)
 	})
 	work("POST /v1/volumes/backup", func(r *http.Request, q volumeRequest, say func(volumes.Progress)) (any, error) {
 		return v.Backup(r.Context(), q.Volume, q.Repository, say)

@@ -22,7 +22,8 @@ import (
 var packages = map[string]string{
 	"busybox": "busybox-static", "ctr": "containerd", "dockerd": "docker.io", "docker": "docker.io",
 	"ip": "iproute2", "nft": "nftables", "ping": "iputils-ping", "rsyslogd": "rsyslog", "nsenter": "util-linux",
-	"mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs",
+	"/usr/lib/cni/host-local": "containernetworking-plugins",
+	"mkfs.btrfs":              "btrfs-progs", "mkfs.xfs": "xfsprogs",
 }
 
 // Require skips the test, or fails it under CI=true, unless it runs as root and all tools are installed.

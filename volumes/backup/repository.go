@@ -248,8 +248,9 @@ func (r *Repository) manifest(ctx context.Context, id ID) (Manifest, error) {
 	return m, nil
 }
 
-// Remove takes a backup out of the catalogue. Its data stay in the repository until a later version collects what no
-// backup needs; other backups may share it.
+// Remove takes a backup out of the catalogue: it can be neither listed nor restored any more. No space becomes free. Its
+// data stay in the repository, of which other backups, those that are being made by other hosts right now too, may use
+// any part; this version collects nothing.
 func (r *Repository) Remove(ctx context.Context, id ID) error {
 	if _, err := r.manifest(ctx, id); err != nil {
 		return err

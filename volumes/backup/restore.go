@@ -255,8 +255,10 @@ func (s *restore) leaf(ctx context.Context, g *agent.Group, free chan struct{}, 
 	}
 	g.Go(func(ctx context.Context) error {
 		defer func() { <-free }()
+		step("data")
 		err := s.repository.content(ctx, e, f, &s.meter)
 		if err == nil {
+			step("attributes")
 			err = s.apply(int(f.Fd()), e.Node)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -268,6 +270,7 @@ func (s *restore) leaf(ctx context.Context, g *agent.Group, free chan struct{}, 
 }
 
 func (s *restore) subdir(ctx context.Context, e Entry, to *tree.Dir, path string) error {
+	step("directory")
 	sub, err := to.Mkdir(e.Name)
 	if err != nil {
 		return err

@@ -49,11 +49,12 @@ func (c copier) Take(ctx context.Context, src Source, room *tree.Dir, name strin
 	if err != nil {
 		return Result{}, err
 	}
-	j := job{copier: c, ctx: ctx, root: to, dev: self.Dev, hide: src.Hide, links: map[tree.Inode]first{}}
+	j := job{copier: c, ctx: ctx, root: to, dev: self.Dev, hide: src.Hide, meter: src.Meter, links: map[tree.Inode]first{}}
 	if err := j.dir(src.Dir, to, ""); err != nil {
 		return j.result, err
 	}
 	j.result.Entries++
+	j.meter.add(1, 0)
 	if err := tree.Apply(to.Fd(), root); err != nil {
 		return j.result, err
 	}
@@ -71,6 +72,7 @@ type job struct {
 	root   *tree.Dir
 	dev    uint64
 	hide   tree.Inode
+	meter  *Meter
 	links  map[tree.Inode]first // of entries with several names
 	result Result
 }
@@ -112,6 +114,7 @@ func (j *job) entry(from, to *tree.Dir, path, name string) (err error) {
 		return nil
 	}
 	j.result.Entries++
+	j.meter.add(1, 0)
 	if f, ok := j.links[e.ID]; ok && e.Kind != tree.Directory && f.mtime == e.MTime && f.size == e.Size {
 		return to.Link(j.root, f.path, name)
 	}
@@ -171,6 +174,7 @@ func (j *job) file(e *tree.Entry, to *tree.Dir, path string) error {
 		}
 	}
 	j.result.Bytes += e.Size
+	j.meter.add(0, e.Size)
 	return nil
 }
 

@@ -75,6 +75,7 @@ type Request struct {
 	Source  string // absolute
 	Purpose Purpose
 	Driver  Driver // nil chooses
+	Meter   *Meter // nil counts nothing
 }
 
 // Held is a snapshot that cannot be taken for a leftover while it is held. Release must be called once.
@@ -103,7 +104,7 @@ func (r *Room) Take(ctx context.Context, q Request) (_ *Held, err error) {
 		return nil, err
 	}
 	defer src.Close()
-	source := Source{Dir: src}
+	source := Source{Dir: src, Meter: q.Meter}
 	info := Info{ID: newID(began), Volume: q.Volume, Source: q.Source, Purpose: q.Purpose, Taken: began.UTC()}
 	if inside, ok := strings.CutPrefix(r.path, strings.TrimSuffix(q.Source, "/")+"/"); ok {
 		info.Hidden = inside

@@ -33,6 +33,8 @@ type Source struct {
 	// Hide is a directory in it that belongs to us and not to the volume: the room, when it lies inside. A driver that
 	// reads the volume leaves it out; in a btrfs snapshot it is there, without the snapshots.
 	Hide tree.Inode
+	// Meter, when it is not nil, is told what was read.
+	Meter *Meter
 }
 
 // Result is what a Take found. The counts are zero where nothing was read.

@@ -1,5 +1,5 @@
 // Package detect finds what no part of the agent owns and what containers leave behind: shims, runtimes' state
-// directories, mounts, cgroups, namespace files and other people's links. Each detector lists what is there, of living
+// directories, mounts, cgroups, namespace files, other people's links and leases. Each detector lists what is there, of living
 // and dead containers alike, with what the thing itself shows of its container; package reap decides. Nothing is
 // removed but by Release, which looks once more and fails rather than take what is in use.
 //
@@ -24,6 +24,8 @@ type Host struct {
 	Containerd []string
 	// Runc are the state directories (--root) of runc and its like, with a directory for each container.
 	Runc []RuncRoot
+	// Leases are the data directories of the CNI plugin host-local, with a directory for each network.
+	Leases []string
 	// OurGroups are the link groups of the agent's own parts.
 	OurGroups []uint32
 }
@@ -37,7 +39,7 @@ type RuncRoot struct {
 
 // DefaultHost is a host with runtimes in their usual places. more are further directories of containerd.
 func DefaultHost(root host.Root, run string, more ...string) Host {
-	h := Host{Root: root, Run: run, Containerd: []string{
+	h := Host{Root: root, Run: run, Leases: []string{"/var/lib/cni/networks"}, Containerd: []string{
 		filepath.Join(run, "containerd"), "/var/lib/containerd",
 		filepath.Join(run, "docker/containerd/daemon"), "/var/lib/docker/containerd/daemon",
 		filepath.Join(run, "k3s/containerd"), "/var/lib/rancher/k3s/agent/containerd",
@@ -66,6 +68,7 @@ func Owners(h Host) map[string]reap.Owner {
 		"shims":   shims{h},
 		"netns":   namespaces{h},
 		"links":   links{h},
+		"leases":  leases{h},
 		"mounts":  mounts{h},
 		"cgroups": cgroups{h},
 		"bundles": bundles{h},
@@ -94,7 +97,7 @@ func subdirs(dir string) []string {
 	return out
 }
 
-// quarantineName is the directory, hidden from runtimes that list theirs, into which state directories are moved.
+// quarantineName is the directory, hidden from runtimes that list theirs, into which state directories and leases are moved.
 const quarantineName = ".fairlead-quarantine"
 
 // instance tells a file from a later one of the same name.

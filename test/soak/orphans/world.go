@@ -125,6 +125,7 @@ func (w *world) startAgent(ctx context.Context) error {
 		return err
 	}
 	h := detect.DefaultHost(root, "/run", w.containerd.Root)
+	h.Leases = []string{filepath.Join(w.dir, "leases")} // the machine's are not this world's to clear
 	h.OurGroups = []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup}
 	owners := detect.Owners(h)
 	owners["overlay"] = w.overlay
