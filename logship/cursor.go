@@ -81,7 +81,9 @@ func (c *cursor) start(saved ledger.Position, known bool, seen []ledger.Seen) {
 		var found bool
 		var lost int64
 		c.gen, found, lost = c.stream.series.Find(saved.Place)
-		c.lose(c.missed(saved, found, lost, seen))
+		if !c.excluded() { // else it was never owed a line
+			c.lose(c.missed(saved, found, lost, seen))
+		}
 		if found {
 			c.off = saved.Offset
 			c.until = decode.Mark{Gen: c.gen.Seq, Off: c.off}
@@ -202,7 +204,7 @@ func (c *cursor) readInto(space []byte) (data []byte, atEnd bool, err error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, err
 	}
-	if n < len(c.before) || !bytes.Equal(space[:len(c.before)], c.before) {
+	if n < len(c.before) || !bytes.Equal(space[:len(c.before)], c.before) || c.gen.Cut() {
 		return nil, false, errTruncated
 	}
 	return space[len(c.before):n], n < len(space), nil

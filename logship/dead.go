@@ -1,7 +1,9 @@
 package logship
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -19,7 +21,8 @@ type deadLetters struct {
 
 const deadLimit = 64 << 20
 
-// add keeps the rejected records durably.
+// add keeps the rejected records durably: all of them, or none and the file is as it was. What a crash has torn at its end
+// is ended there, so that the next record is a line of its own.
 func (d *deadLetters) add(records []sink.Record, rejected []sink.Rejection) error {
 	limit := d.limit
 	if limit == 0 {
@@ -42,13 +45,24 @@ func (d *deadLetters) add(records []sink.Record, rejected []sink.Rejection) erro
 		b = append(b, `,"record":`...)
 		b = append(elastic.Document(b, rec, elastic.About(rec.Origin)), "}\n"...)
 	}
-	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("keep rejected records: %w", err)
 	}
 	defer f.Close()
-	if _, err := f.Write(b); err != nil {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
 		return fmt.Errorf("keep rejected records: %w", err)
 	}
-	return f.Sync()
+	var last [1]byte
+	if n, _ := f.ReadAt(last[:], size-1); n == 1 && last[0] != '\n' {
+		b = append([]byte{'\n'}, b...)
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err != nil { // a full disk takes half a record: the next try, and there is one, begins where this one did
+		return fmt.Errorf("keep rejected records: %w", errors.Join(err, f.Truncate(size)))
+	}
+	return nil
 }

@@ -62,3 +62,21 @@ func TestTheDeadLetterFileIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestADeadLetterThatACrashHasTornDoesNotSpoilTheNext(t *testing.T) {
+	t.Parallel()
+	d := &deadLetters{path: filepath.Join(t.TempDir(), "dead")}
+	writeFile(t, d.path, `{"rejected":"2026-11-21T09:20:00Z","rea`)
+	keep := func() {
+		t.Helper()
+		if err := d.add([]sink.Record{{Origin: &sink.Origin{Host: "h"}, Line: []byte("x")}}, []sink.Rejection{{Reason: "bad"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep()
+	keep()
+	got := lines(d.path)
+	if len(got) != 3 || !json.Valid([]byte(got[1])) || !json.Valid([]byte(got[2])) {
+		t.Errorf("%d lines: %q", len(got), got)
+	}
+}

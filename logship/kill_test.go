@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 	"github.com/fairlead-dev/fairlead/logship/sink/sinktest"
 )
 
@@ -156,4 +157,116 @@ func TestKill9UnderLoadLosesNothingAndTheFileHasEachLineOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// traces writes records of three lines each, one line at a time, so that kills and rotations come in the middle of them.
+func traces(ctx context.Context, t *testing.T, docker, plain string, rate int) (done chan int) {
+	done = make(chan int, 1)
+	go func() {
+		n, begin, rotated := 0, time.Now(), time.Now()
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil || n%3 != 0 {
+			<-tick.C
+			if time.Since(rotated) > 700*time.Millisecond {
+				rotated = time.Now()
+				for _, p := range []string{docker, plain} {
+					for k := 4; k >= 1; k-- {
+						_ = os.Rename(fmt.Sprintf("%s.%d", p, k), fmt.Sprintf("%s.%d", p, k+1))
+					}
+					_ = os.Rename(p, p+".1")
+				}
+			}
+			for due := int(time.Since(begin).Seconds() * float64(rate)); n < due && (ctx.Err() == nil || n%3 != 0); n++ {
+				line := fmt.Sprintf("record %d", n/3)
+				if n%3 > 0 {
+					line = fmt.Sprintf("  at %d.%d", n/3, n%3)
+				}
+				appendTo(t, docker, fmt.Sprintf(`{"log":"%s\n","stream":"stdout","time":"2026-11-21T09:20:00.000000001Z"}`+"\n", line))
+				appendTo(t, plain, line+"\n")
+			}
+		}
+		done <- n / 3
+	}()
+	return done
+}
+
+func TestKill9InTheMiddleOfAJoinedRecordNeitherLosesNorCutsNorDoublesIt(t *testing.T) {
+	if os.Getenv(shipperEnv) != "" {
+		t.Skip("this is the shipper")
+	}
+	dir := t.TempDir()
+	c := container.Container{ID: "c1", Name: "c1", Runtime: "docker", State: container.Running,
+		Log: container.Log{Path: filepath.Join(dir, "c/c1-json.log"), Format: container.DockerJSON}}
+	plain := filepath.Join(dir, "p/plain.log")
+	writeFile(t, c.Log.Path, "")
+	writeFile(t, plain, "")
+	// A record waits for its next line as long as the writer may be held up by a busy machine.
+	cfg, copied := shaped1(dir, shape.Rule{Multiline: "^record", Timeout: 30 * time.Second})
+	cfg.Files = []File{{Path: filepath.Join(dir, "p/*")}}
+	cfg.Pins = filepath.Join(dir, "pins")
+	job := shipperJob{dir, cfg, []container.Container{c}}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	flowing := traces(ctx, t, c.Log.Path, plain, 1500)
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	kills := 6
+	if testing.Short() {
+		kills = 2
+	}
+	for range kills {
+		cmd := startShipper(t, job)
+		time.Sleep(400*time.Millisecond + time.Duration(random.IntN(600))*time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
+	}
+	cmd := startShipper(t, job)
+	cancel()
+	n := <-flowing
+	// The last record is waited for no longer once another begins.
+	appendTo(t, c.Log.Path, `{"log":"record end\n","stream":"stdout","time":"2026-11-21T09:20:00.000000001Z"}`+"\n")
+	appendTo(t, plain, "record end\n")
+	count := func() map[string]int {
+		got := map[string]int{}
+		for _, r := range strings.Split(strings.Join(lines(copied), "\n"), "\n2026-") {
+			kind := "docker"
+			if strings.Contains(r, "plain.log") {
+				kind = "plain"
+			}
+			if i := strings.Index(r, "record "); i >= 0 {
+				r = r[i:]
+			}
+			got[kind+" "+r]++
+		}
+		return got
+	}
+	want := func(kind string, i int) string {
+		return fmt.Sprintf("%s record %d\n  at %d.1\n  at %d.2", kind, i, i, i)
+	}
+	eventually(t, "the last records", func() bool { got := count(); return got[want("docker", n-1)] > 0 && got[want("plain", n-1)] > 0 })
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("shipper: %v", err)
+	}
+	got, wrong := count(), 0
+	for i := range n {
+		for _, kind := range []string{"docker", "plain"} {
+			if times := got[want(kind, i)]; times != 1 {
+				if wrong++; wrong < 10 {
+					t.Errorf("%s record %d is there %d times", kind, i, times)
+				}
+			}
+			delete(got, want(kind, i))
+		}
+	}
+	for r := range got {
+		if !strings.HasSuffix(r, "record end") {
+			t.Errorf("cut: %q", r)
+		}
+	}
+	t.Logf("%d records in each of two logs, %d wrong, %d kills", n, wrong, kills)
 }

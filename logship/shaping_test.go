@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -160,6 +161,33 @@ func TestALogGoesToTheSinksOfItsRuleOnly(t *testing.T) {
 }
 
 // Records of both streams are joined while the agent is stopped again and again: each arrives once, whole.
+func TestASinkThatALogDoesNotGoToLosesNothingOfIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log, out := filepath.Join(dir, "a.log"), filepath.Join(dir, "f")
+	cfg := Config{Files: []File{{Path: log}},
+		Rules: []shape.Rule{{Match: shape.Match{Path: "*a.log"}, Sinks: []string{"f"}}},
+		Sinks: []SinkConfig{{Name: "f", Type: "file", Path: out}, {Name: "other", Type: "file", Path: out + "2"}}}
+	writeFile(t, log, "line 0\nline 1\n")
+	s := run(t, dir, cfg, newInventory())
+	eventually(t, "the first lines", func() bool { return s.sink(0).Acked == 2 })
+	s.stop()
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "pins")); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, log, "line 2\n")
+	s = run(t, dir, cfg, newInventory())
+	eventually(t, "the new file", func() bool { return s.sink(0).Acked == 1 })
+	for i := range 2 {
+		if k := s.sink(i); k.Lost != 0 {
+			t.Errorf("sink %s: %d bytes lost", k.Name, k.Lost)
+		}
+	}
+}
+
 func TestJoinedRecordsOfBothStreamsSurviveRestarts(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

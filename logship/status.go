@@ -21,6 +21,7 @@ type StreamStatus struct {
 	Format    string         `json:"format"`
 	Size      int64          `json:"size_bytes"` // of the current generation
 	Kept      int            `json:"generations"`
+	Truncated bool           `json:"truncated,omitempty"` // its writer was seen to empty it
 	Ended     bool           `json:"ended,omitempty"`
 	Sinks     []StreamLedger `json:"sinks"`
 }
@@ -66,7 +67,7 @@ func (l *Logship) Streams() []StreamStatus {
 	for _, s := range streams {
 		o := s.origin.Load()
 		st := StreamStatus{Stream: s.key, Name: o.Name, Container: o.ID, Runtime: o.Runtime, Path: string(s.src.Root) + s.src.Path,
-			Root: string(s.src.Root), File: s.src.Path, Format: string(s.src.Format), Kept: s.series.Generations(), Ended: s.ended.Load()}
+			Root: string(s.src.Root), File: s.src.Path, Format: string(s.src.Format), Kept: s.series.Generations(), Truncated: s.series.Cuts(), Ended: s.ended.Load()}
 		if s.src.Root == "/" {
 			st.Path = s.src.Path
 		}

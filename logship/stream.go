@@ -100,7 +100,7 @@ func (s *stream) release(seq int64) {
 		return g.Seq < seq && !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return c.trails(g) })
 	}
 	if late := s.series.Release(done); late > 0 {
-		for _, c := range s.cursors {
+		for c := range s.readers() {
 			c.lose(late)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,4 +126,68 @@ func (s ship) mirrored() bool {
 		return str.series.Mirrored() >= str.series.Last().Seen() && from == 0
 	}
 	return false
+}
+
+func TestACopyThatIsWrittenOverWhileASinkIsDownIsCountedAsDestroyed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "a.log")
+	r := sinktest.Listen(t, "")
+	r.Stop()
+	// What the sink that is down has in memory is of another log.
+	other := filepath.Join(dir, "other")
+	writeFile(t, other, numbered(0, 10_000))
+	cfg := Config{Files: []File{{Path: log}, {Path: other}}, Sinks: []SinkConfig{
+		{Name: "down", Type: "syslog", Address: "tcp://" + r.Addr},
+		{Name: "up", Type: "file", Path: filepath.Join(dir, "up")},
+	}}
+	s := run(t, dir, cfg, newInventory())
+	up := func() int {
+		return len(slices.DeleteFunc(lines(filepath.Join(dir, "up")), func(l string) bool { return !strings.Contains(l, log) }))
+	}
+	eventually(t, "two batches of the other log", func() bool { return s.sink(0).Read > 3000 && s.sink(1).Acked == 10_000 })
+	const per = 5000
+	n := 0
+	for range 3 { // cp a.log a.log.1; : > a.log
+		appendTo(t, log, numbered(n, n+per))
+		n += per
+		eventually(t, "the lines at the sink that is up", func() bool { return up() == n })
+		b, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(log+".1", b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(log, 0); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the cut is seen", func() bool { return s.Streams()[0].Size == 0 })
+	}
+	appendTo(t, log, numbered(n, n+1))
+	n++
+	back := sinktest.Listen(t, r.Addr)
+	last := fmt.Sprintf("line %d", n-1)
+	eventually(t, "the last line", func() bool {
+		return slices.ContainsFunc(back.Messages(), func(m string) bool { return strings.Contains(m, log) && strings.HasSuffix(m, last) })
+	})
+	eventually(t, "nothing is behind", func() bool { return s.sink(0).Lag == 0 })
+	got := slices.DeleteFunc(back.Messages(), func(m string) bool { return !strings.Contains(m, log) })
+	_, doubled, what := tally(got, n)
+	arrived, lost := map[string]bool{}, 0
+	for _, m := range got {
+		arrived[m[strings.LastIndex(m, "line "):]] = true
+	}
+	for i := range n {
+		if !arrived[fmt.Sprintf("line %d", i)] {
+			lost += len(numbered(i, i+1))
+		}
+	}
+	if reported := int(s.sink(0).Lost); lost == 0 || reported != lost || doubled > 0 {
+		t.Errorf("%d bytes reported lost, %d are missing, %d lines doubled: %s", reported, lost, doubled, what)
+	}
+	s.stop()
+	if k := s.sink(1); k.Lost > 0 {
+		t.Errorf("%d bytes reported lost for the sink that has all", k.Lost)
+	}
 }

@@ -104,6 +104,8 @@ type Log struct {
 	Path   string    `json:"path,omitempty"`
 	Format LogFormat `json:"format,omitempty"`
 	Driver string    `json:"driver,omitempty"` // the runtime's name for it: "json-file", "local", "journald", "file", "binary", ...
+	// Truncates tells that the runtime keeps one file and empties it when it is full: what was not read by then is gone.
+	Truncates bool `json:"truncates,omitempty"`
 }
 
 // Rootfs is a container's root as the host sees it.

@@ -230,7 +230,10 @@ type inspected struct {
 		NanoCpus            int64
 		CPUQuota, CPUPeriod int64
 		PidsLimit           int64
-		LogConfig           struct{ Type, Path string }
+		LogConfig           struct {
+			Type, Path string
+			Config     map[string]string
+		}
 	}
 	GraphDriver struct {
 		Data map[string]string
@@ -297,6 +300,8 @@ func (i *inspected) log(runtime Runtime) Log {
 		l.Format = CRI
 	case runtime.kind() == "docker" && l.Driver == "json-file":
 		l.Format = DockerJSON
+		options := i.HostConfig.LogConfig.Config // max-file is 1 when it is not given (Docker's json-file driver)
+		l.Truncates = options["max-size"] != "" && (options["max-file"] == "" || options["max-file"] == "1")
 	default:
 		l.Path = "" // not lines of text
 	}

@@ -52,8 +52,24 @@ func TestLogsOfDockerAndPodmanHaveTheFormatTheyAreWrittenIn(t *testing.T) {
 	} {
 		i := inspected{LogPath: tt.path}
 		i.HostConfig.LogConfig.Type = tt.driver
-		if got := i.log(tt.runtime); got != (Log{tt.wantPath, tt.format, tt.wantD}) {
+		if got := i.log(tt.runtime); got != (Log{Path: tt.wantPath, Format: tt.format, Driver: tt.wantD}) {
 			t.Errorf("%s %s: got %+v", tt.runtime, tt.driver, got)
+		}
+	}
+}
+
+func TestALogThatDockerEmptiesIsKnownByItsOptions(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]bool{
+		`{}`: false, `{"max-size":"20k"}`: true, `{"max-size":"20k","max-file":"1"}`: true, `{"max-size":"20k","max-file":"3"}`: false,
+	} {
+		var i inspected
+		text := `{"LogPath":"/d/x-json.log","HostConfig":{"LogConfig":{"Type":"json-file","Config":` + options + `}}}`
+		if err := json.Unmarshal([]byte(text), &i); err != nil {
+			t.Fatal(err)
+		}
+		if got := i.log("docker").Truncates; got != want {
+			t.Errorf("%s: %v, want %v", options, got, want)
 		}
 	}
 }
@@ -117,12 +133,12 @@ func TestATasksLogIsReadFromItsURI(t *testing.T) {
 	t.Parallel()
 	for uri, want := range map[string]Log{
 		"":                                  {Driver: "none"},
-		"file:///var/log/x.log":             {"/var/log/x.log", Plain, "file"},
-		"file:///var/log/x.log?maxsize=1m":  {"/var/log/x.log", Plain, "file"},
+		"file:///var/log/x.log":             {Path: "/var/log/x.log", Format: Plain, Driver: "file"},
+		"file:///var/log/x.log?maxsize=1m":  {Path: "/var/log/x.log", Format: Plain, Driver: "file"},
 		"/run/containerd/fifo/1/web-stdout": {Driver: "fifo"},
 		"binary:///usr/bin/logger?id=1":     {Driver: "binary"},
 		"binary:///usr/bin/nerdctl?_NERDCTL_INTERNAL_LOGGING=%2Fvar%2Flib%2Fnerdctl%2F1935db59": {
-			"/var/lib/nerdctl/1935db59/containers/default/web/web-json.log", DockerJSON, "json-file"},
+			Path: "/var/lib/nerdctl/1935db59/containers/default/web/web-json.log", Format: DockerJSON, Driver: "json-file"},
 	} {
 		if got := taskLog(uri, "default", "web"); got != want {
 			t.Errorf("%s: got %+v, want %+v", uri, got, want)

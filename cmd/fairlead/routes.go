@@ -162,5 +162,6 @@ func (d *daemon) examine() []host.Finding {
 		}
 		out = append(out, f)
 	}
+	out = append(out, examineLogs(d.inventory.Snapshot().Containers, d.logship.Streams())...)
 	return append(out, d.overlay.Examine()...)
 }

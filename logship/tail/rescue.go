@@ -18,6 +18,7 @@ type copied struct {
 	file  *os.File
 	size  int64
 	id    Identity
+	own   bool // our mirror, which nobody else writes
 	unpin func()
 }
 
@@ -36,6 +37,20 @@ func (g *Generation) is(id Identity) bool { return g.ID.Same(id) || g.Identity()
 func (g *Generation) Rescued(off int64) bool {
 	c := g.copy.Load()
 	return c != nil && off >= c.size
+}
+
+// spoiled finds out whether somebody has written another copy over the one that has g's content, as `cp log log.1` does
+// the second time. A pin does not help there: it is the same file.
+func (g *Generation) spoiled() bool {
+	c := g.copy.Load()
+	if c == nil || c.own {
+		return false
+	}
+	if _, err := c.file.Stat(); err != nil || g.known.in(c.file) { // an error: it was let go of
+		return false
+	}
+	g.cut.Store(true)
+	return true
 }
 
 const (
@@ -113,7 +128,8 @@ func (k *known) in(f *os.File) bool {
 // rescue finds a copy of g's content after g's file was truncated: our own mirror, or what copytruncate left beside it.
 func (s *Series) rescue(g *Generation) bool {
 	f, id := s.mirrored(g)
-	if f == nil {
+	own := f != nil
+	if !own {
 		f, id = s.leftCopy(g)
 	}
 	if f == nil {
@@ -125,7 +141,7 @@ func (s *Series) rescue(g *Generation) bool {
 		return false
 	}
 	s.rescues++
-	g.copy.Store(&copied{f, fi.Size(), id, s.pins.hold(f, id, s.root, s.path)})
+	g.copy.Store(&copied{f, fi.Size(), id, own, s.pins.hold(f, id, s.root, s.path)})
 	return true
 }
 

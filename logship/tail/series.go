@@ -53,8 +53,9 @@ func (g *Generation) content() *os.File {
 // Next is the generation that took this one's place, or nil.
 func (g *Generation) Next() *Generation { return g.next.Load() }
 
-// Cut tells whether the file was truncated: what was not read of this generation is gone.
-func (g *Generation) Cut() bool { return g.cut.Load() }
+// Cut tells whether the file was truncated, and so was what held its content: what was not read of this generation is
+// gone.
+func (g *Generation) Cut() bool { return g.cut.Load() || g.spoiled() }
 
 // Seen is the largest size the file was seen with.
 func (g *Generation) Seen() int64 { return g.seen.Load() }
