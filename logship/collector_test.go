@@ -118,6 +118,7 @@ func TestARealCollectorHasEachLineThroughItsRestart(t *testing.T) {
 			const n = 10_000
 			log(0, n)
 			conf := DefaultConfig()
+			conf.Pins = filepath.Join(dir, "pins")
 			sink := test.sink(r.Ports.OTLP, r.Ports.Loki, r.Ports.Fluent)
 			sink.Name = "s"
 			conf.Sinks = []SinkConfig{sink}

@@ -41,6 +41,7 @@ func TestARealRsyslogHasEachLineOnceOverRELPAndTLS(t *testing.T) {
 			const n = 10_000
 			log(0, n)
 			conf := DefaultConfig()
+			conf.Pins = filepath.Join(dir, "pins")
 			test.sink.Name, test.sink.Address = "s", test.scheme+"://"+r.Address
 			conf.Sinks = []SinkConfig{test.sink}
 			s := run(t, dir, conf, newInventory(c))

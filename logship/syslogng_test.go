@@ -34,6 +34,7 @@ func TestARealSyslogNGHasEachLineOnce(t *testing.T) {
 			}
 			written := func() bool { return len(lines(r.Messages)) >= sent }
 			conf := DefaultConfig()
+			conf.Pins = filepath.Join(dir, "pins")
 			conf.Sinks = []SinkConfig{{Name: "s", Type: "syslog", Address: transport + "://" + r.Address, TLS: secure}}
 			s := run(t, dir, conf, newInventory(c))
 			if transport == "udp" { // nobody waits for a receiver that is slow or away, so no more than its buffer holds
