@@ -461,3 +461,22 @@ func TestElementsThatSomebodyTakesReturnWithinTwoSeconds(t *testing.T) {
 func (s *site) state() string {
 	return s.sh("nft list table inet fairlead | sed 's/packets [0-9]* bytes [0-9]*//'; ip -o link show type veth | grep -o '^.*state [A-Z]*.*group [0-9a-z]*' | sort; ip route show proto 94; ip -6 route show proto 94; ip -6 neigh show nud permanent; cat /proc/sys/net/ipv6/conf/all/forwarding")
 }
+
+func TestIPv6IsTurnedOnForTheInterfaceWhereAContainerHasItOff(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	s := newSite(t, blue())
+	off := hosttest.NetNS(t)
+	s.sh("nsenter --net=" + off.Path + " sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+	a, err := s.o.Attach(t.Context(), overlay.Request{
+		Key: plan.Key{Owner: "off", IfName: "eth0"}, Network: "blue", NS: plan.Namespace{FD: int(off.File.Fd()), Path: off.Path},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serve(off, ":80")
+	if seen := s.ask(s.box("b", "blue").NetNamespace, at(a.Addr6, 80)); seen == "" {
+		t.Error("its IPv6 address does not answer")
+	}
+}

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
-	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
+	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
@@ -67,28 +67,15 @@ func (c *Conn) setLinkSysctl(s plan.SetLinkSysctl) error {
 	return os.WriteFile(c.sysctlPath("net", s.Family, "conf", s.Dev, s.Key), []byte(s.Value), 0o644)
 }
 
-// enableIPv6 writes a container's own setting. /proc/sys/net shows the namespace of the thread that opens it, so one
-// thread goes there and comes back; when it cannot come back it ends with the goroutine.
+// enableIPv6 writes a container's own setting: /proc/sys/net shows the namespace of the thread that opens it.
 func (c *Conn) enableIPv6(ns plan.Namespace, dev string) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		home, err := netns.Get()
-		if err != nil {
-			runtime.UnlockOSThread()
-			failed <- err
-			return
+	err := host.OnThread(func() error {
+		if err := unix.Setns(ns.FD, unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		defer home.Close()
-		if err = netns.Set(netns.NsHandle(ns.FD)); err == nil {
-			err = os.WriteFile(c.sysctlPath("net/ipv6/conf", dev, "disable_ipv6"), []byte("0"), 0o644)
-		}
-		if netns.Set(home) == nil {
-			runtime.UnlockOSThread()
-		}
-		failed <- err
-	}()
-	if err := <-failed; err != nil {
+		return os.WriteFile(c.sysctlPath("net/ipv6/conf", dev, "disable_ipv6"), []byte("0"), 0o644)
+	})
+	if err != nil {
 		return fmt.Errorf("turn IPv6 on for %s in %s: %w", dev, ns.Path, err)
 	}
 	return nil

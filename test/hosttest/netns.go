@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/host"
 )
 
 // NetNamespace is a new network namespace, held open by a descriptor and known nowhere by name.
@@ -22,7 +23,7 @@ func NetNS(t testing.TB) *NetNamespace {
 	t.Helper()
 	Root(t)
 	n := &NetNamespace{}
-	err := inThread(func() (err error) {
+	err := host.OnThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -42,7 +43,7 @@ func NetNS(t testing.TB) *NetNamespace {
 // Run calls f on a thread inside the namespace and gives its error. Goroutines that f starts, and sockets that they
 // open, are outside; child processes that f starts are inside.
 func (n *NetNamespace) Run(f func() error) error {
-	return inThread(func() error {
+	return host.OnThread(func() error {
 		if err := unix.Setns(int(n.File.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
@@ -72,23 +73,6 @@ func InOwnNetNS(t testing.TB) bool {
 		t.Errorf("in a network namespace of its own: %v", err)
 	}
 	return false
-}
-
-// inThread calls f on a thread of its own, which is never used again because f changes its namespace.
-func inThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- f() // not unlocked: the thread ends with the goroutine
-			return
-		}
-		// The first thread does not end, and /proc/PID/ns/net would go on speaking of the wrong namespace.
-		err := inThread(f)
-		runtime.UnlockOSThread()
-		done <- err
-	}()
-	return <-done
 }
 
 func loopbackUp() error {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -164,7 +163,7 @@ func (n namespaces) reached(pid int, bases map[string]bool) map[host.NetNS]bool 
 // inode, which the next one may get.
 func cookie(path string) (string, error) {
 	var text string
-	err := onThread(func() (err error) {
+	err := host.OnThread(func() (err error) {
 		text, err = cookieHere(path)
 		return err
 	})
@@ -172,23 +171,6 @@ func cookie(path string) (string, error) {
 		return "", fmt.Errorf("ask for the cookie of %s: %w", path, err)
 	}
 	return text, nil
-}
-
-// onThread calls f on a thread of its own, which ends with it because f changes its namespace. It is never the first
-// thread of the process: that one does not end, and /proc/PID/ns/net would go on speaking of the wrong namespace.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- f() // not unlocked: the thread ends with the goroutine
-			return
-		}
-		err := onThread(f) // on another one, as this one is held
-		runtime.UnlockOSThread()
-		done <- err
-	}()
-	return <-done
 }
 
 func cookieHere(path string) (string, error) {

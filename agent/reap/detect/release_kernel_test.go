@@ -76,7 +76,7 @@ func TestNamespaceFileInUseIsNotReleased(t *testing.T) {
 	h := Host{Root: host.DefaultRoot(), Run: dir}
 	path := filepath.Join(dir, "netns/x")
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o600))
-	must(t, onThread(func() error {
+	must(t, host.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

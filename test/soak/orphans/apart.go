@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-dev/fairlead/agent/host"
 )
 
 const apartMark = "FAIRLEAD_ORPHANS_APART"
@@ -31,23 +33,6 @@ func apart(args ...string) (ended bool, err error) {
 	return true, c.Run()
 }
 
-// inThread calls f on a thread of its own, which is never used again because f changes its namespace. It is not the
-// first of the process: that one would not end.
-func inThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- f() // not unlocked: the thread ends with the goroutine
-			return
-		}
-		err := inThread(f)
-		runtime.UnlockOSThread()
-		done <- err
-	}()
-	return <-done
-}
-
 // holdNetNS makes a network namespace that the file path holds, as `ip netns add` does.
 func holdNetNS(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
@@ -56,7 +41,7 @@ func holdNetNS(path string) error {
 	}
 	err = f.Close()
 	if err == nil {
-		err = inThread(func() error {
+		err = host.OnThread(func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return err
 			}
