@@ -47,31 +47,14 @@ func (c *Client) Post(ctx context.Context, path string, in, out any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
-	if err := checkLength(c.socket); err != nil {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
 		return err
-	}
-	var body bytes.Buffer
-	if in != nil {
-		if err := encode(&body, in); err != nil {
-			return fmt.Errorf("encode request: %w", err)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, &body)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.explain(ctx, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return c.explain(ctx, err)
-	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp, answer)
 	}
 	if out == nil {
 		return nil
@@ -80,6 +63,37 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("understand the agent's answer on %s: %w", path, err)
 	}
 	return nil
+}
+
+// send asks and gives the answer, whose body the caller closes. A refusal is an error.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	if err := checkLength(c.socket); err != nil {
+		return nil, err
+	}
+	var body bytes.Buffer
+	if in != nil {
+		if err := encode(&body, in); err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, &body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if resp.StatusCode < http.StatusBadRequest {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	return nil, refusal(resp, answer)
 }
 
 // refusal gives the agent's own words, or what came in their place.

@@ -132,30 +132,11 @@ func (l *lines) write(v line) {
 // Stream posts in to path, calls progress (which may be nil) with each progress that the agent says, as JSON, and
 // decodes the result into out, which may be nil. Faults are as for Post. It blocks until the end of the work or of ctx.
 func (c *Client) Stream(ctx context.Context, path string, in, out any, progress func(json.RawMessage)) error {
-	if err := checkLength(c.socket); err != nil {
+	resp, err := c.send(ctx, http.MethodPost, path, in)
+	if err != nil {
 		return err
 	}
-	var body bytes.Buffer
-	if err := encode(&body, in); err != nil {
-		return fmt.Errorf("encode request: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, &body)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.explain(ctx, err)
-	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= http.StatusBadRequest {
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil {
-			return c.explain(ctx, err)
-		}
-		return refusal(resp, answer)
-	}
 	for r := bufio.NewReader(resp.Body); ; {
 		text, err := r.ReadBytes('\n')
 		if err != nil {
