@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,4 +77,90 @@ func TestOverTLSRecordsArriveAndAStrangerGetsNothing(t *testing.T) {
 	if b := <-got; b != `75 <14>1 1970-01-01T00:00:00.000000Z h n - file [fairlead@32473 name="n"] text` {
 		t.Errorf("got %q", b)
 	}
+}
+
+func TestOverTLSWhatThePeerMayNotHaveUsedIsSentAgainAndOnlyOnce(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", heldBytes)
+	for name, test := range map[string]struct {
+		leave func(*tls.Conn)
+		again int // of the two messages
+	}{
+		"WithBytesUnread": {func(c *tls.Conn) { _ = c.Close() }, 2}, // close_notify, then a reset
+		"AfterAllWasRead": {func(c *tls.Conn) { // close_notify, then a FIN; a library may still hold what was read
+			readUntil(t, c, long)
+			_ = c.Close()
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pair, ca := certificate(t)
+			ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			peers := make(chan *tls.Conn)
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					if c.(*tls.Conn).HandshakeContext(t.Context()) == nil {
+						peers <- c.(*tls.Conn)
+					}
+				}
+			}()
+			next := func() *tls.Conn {
+				select {
+				case c := <-peers:
+					return c
+				case <-time.After(20 * time.Second):
+					t.Fatal("no connection")
+					return nil
+				}
+			}
+			s := NewTLS(ln.Addr().String(), post.TLS{CA: ca}, slog.New(slog.DiscardHandler))
+			defer s.Close()
+			deliver := func(line string) (resent int) {
+				r, err := s.Deliver(t.Context(), []sink.Record{{Origin: &sink.Origin{Host: "h"}, Line: []byte(line)}}, nil)
+				if err != nil || r.Acked != 1 {
+					t.Fatalf("%+v, %v", r, err)
+				}
+				return r.Resent
+			}
+			deliver("short")
+			deliver(long)
+			test.leave(next())
+			second := next()
+			readUntil(t, second, long)
+			s.mender.lock(t.Context())
+			known := s.conn.gone
+			s.mender.unlock()
+			_ = second.Close() // in good order, with nothing new: not a third time
+			<-known
+			if n := deliver("new"); n != test.again {
+				t.Errorf("%d messages were sent again, want %d", n, test.again)
+			}
+			if got := readUntil(t, next(), "new"); strings.Contains(got, long) {
+				t.Error("sent a third time")
+			}
+		})
+	}
+}
+
+// readUntil reads until the bytes end so.
+func readUntil(t *testing.T, c *tls.Conn, end string) string {
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	var all []byte
+	for b := make([]byte, 64<<10); !strings.HasSuffix(string(all), end); {
+		n, err := c.Read(b)
+		if err != nil {
+			t.Errorf("read %d bytes, then %v", len(all), err)
+			return ""
+		}
+		all = append(all, b[:n]...)
+	}
+	return string(all)
 }
