@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/logship/sink/post"
@@ -16,8 +17,8 @@ import (
 // connection is one TCP connection on which the peer is not expected to say anything.
 type connection struct {
 	tcp   *net.TCPConn
-	room  int      // most bytes that the peer's kernel has offered to hold unread, its window
-	bytes net.Conn // tcp, or TLS over it
+	room  atomic.Uint32 // most bytes that the peer's kernel has offered to hold unread, its window
+	bytes net.Conn      // tcp, or TLS over it
 	proof string
 	gone  chan struct{} // closed when reading ended
 	why   error         // errLeft or the reset; set before gone is closed
@@ -179,7 +180,8 @@ func (c *connection) standing() error {
 		if err != nil {
 			return err
 		}
-		state, c.room = int(info.State), max(c.room, int(info.Snd_wnd))
+		state = int(info.State)
+		c.room.Store(max(c.room.Load(), info.Snd_wnd))
 		soerr, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		return err
 	})

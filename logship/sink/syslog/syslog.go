@@ -75,7 +75,7 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record, written func(
 		r.Unsure = begun(s.ends, n)
 		return r, s.lost(err)
 	}
-	s.kept.add(s.buf, s.ends, s.conn.room)
+	s.kept.add(s.buf, s.ends, int(s.conn.room.Load()))
 	s.taken = time.Now()
 	r.Acked = len(records)
 	return r, nil
