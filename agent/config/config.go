@@ -28,6 +28,7 @@ type File struct {
 	root    *yaml.Node        // the top mapping; nil when the file says nothing
 	refs    map[string]string // by key path: the text with its references, as it stands in the file
 	secrets []secret
+	unread  map[string]bool // keys whose value Decode could not read
 }
 
 // Name is the file's name as Decode got it.
@@ -52,6 +53,10 @@ func Decode(name string, text []byte, into any) (*File, error) {
 	}
 	if len(d.problems) == 0 {
 		return f, nil
+	}
+	f.unread = map[string]bool{}
+	for _, p := range d.problems {
+		f.unread[p.Key] = true
 	}
 	slices.SortStableFunc(d.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	return f, d.problems

@@ -38,9 +38,10 @@ func Under(prefix string, err error) error {
 
 // Locate adds file and line to each problem that a Validate method found: an errors.Join whose members begin with a
 // key path and ": ", or are made by Problemf. A key that is not in the file gets the line of the nearest section
-// that is. The values of references are taken out of the messages. The result is Problems, or nil for nil.
+// that is. The values of references are taken out of the messages. A problem of a value that Decode could not read is
+// left out: it was told already. The result is Problems, or nil for nil.
 func (f *File) Locate(err error) error {
-	ps := problemsOf(err)
+	ps := slices.DeleteFunc(problemsOf(err), func(p Problem) bool { return p.Key != "" && f != nil && f.unread[p.Key] })
 	if len(ps) == 0 {
 		return nil
 	}

@@ -56,6 +56,19 @@ fairlead.yaml:8: overlay.networks[1].cidr: required`
 	}
 }
 
+func TestAValueThatCouldNotBeReadIsToldOnce(t *testing.T) {
+	t.Parallel()
+	var into agentFile
+	f, err := Decode("fairlead.yaml", []byte("overlay:\n  networks:\n    - {name: blue, vni: many}\n"), &into)
+	if err == nil {
+		t.Fatal("no problem")
+	}
+	found := errors.Join(Problemf("overlay.networks[0].vni", "0 is not between 1 and 16777215"), Problemf("overlay.networks[0].cidr", "required"))
+	if got := f.Locate(found); got == nil || got.Error() != "fairlead.yaml:3: overlay.networks[0].cidr: required" {
+		t.Errorf("beside %q: %v", err, got)
+	}
+}
+
 func TestNoProblemIsNoError(t *testing.T) {
 	t.Parallel()
 	if err := new(File).Locate(nil); err != nil {
