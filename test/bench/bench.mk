@@ -12,12 +12,16 @@ bench-metrics-test: ## compare our page with cAdvisor's library on live containe
 	@cd test/bench && $(GO) test -tags=kernel ./metrics
 
 CNI_PLUGINS = v1.9.1
+REFERENCE = main/bridge ipam/host-local meta/portmap meta/tuning meta/bandwidth meta/firewall
+
+.PHONY: reference-plugins
+reference-plugins:
+	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install $(foreach p,$(REFERENCE),github.com/containernetworking/plugins/plugins/$(p)@$(CNI_PLUGINS))
 
 .PHONY: bench-cni
-bench-cni: build ## ADD and DEL beside the reference CNI plugins; SHORT=1 takes half a minute
+bench-cni: build reference-plugins ## ADD and DEL beside the reference CNI plugins; SHORT=1 takes half a minute
 	$(ROOT)
 	@deploy/packages/install deploy/packages/demo
-	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install github.com/containernetworking/plugins/plugins/main/bridge@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/ipam/host-local@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/portmap@$(CNI_PLUGINS)
 	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-cni ./cni
 	@SHORT=$(SHORT) .tools/bench-cni -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS) -reference-version $(CNI_PLUGINS)
 
@@ -58,12 +62,15 @@ soak-cni: ## kill -9 at every place of ADD and DEL, nothing may be left; SHORT=1
 	@SHORT=$(SHORT) .tools/soak-cni
 
 .PHONY: suite-cni
-suite-cni: build ## the CNI suite against ours and the reference plugins, as the table of docs/networking.md; six minutes
+suite-cni: build reference-plugins ## the CNI suite against ours and the reference plugins, as the table of docs/networking.md; six minutes
 	$(ROOT)
 	@deploy/packages/install deploy/packages/demo deploy/packages/test
-	@GOBIN=$(CURDIR)/.tools/cni-plugins-$(CNI_PLUGINS) $(GO) install github.com/containernetworking/plugins/plugins/main/bridge@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/ipam/host-local@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/portmap@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/tuning@$(CNI_PLUGINS) github.com/containernetworking/plugins/plugins/meta/bandwidth@$(CNI_PLUGINS)
 	@$(GO) run ./test/e2e/cni/table -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS)
 
 .PHONY: crictl
 crictl: ## .tools/crictl, which the tests with containerd's CRI ask too when it is there
 	@cd test/e2e/cni/crictl && $(GO) build -o $(CURDIR)/.tools/crictl sigs.k8s.io/cri-tools/cmd/crictl
+
+.PHONY: nerdctl
+nerdctl: reference-plugins ## .tools/nerdctl and the plugins that it wants to see, for its test
+	@cd test/e2e/cni/nerdctl && CGO_ENABLED=0 $(GO) build -o $(CURDIR)/.tools/nerdctl github.com/containerd/nerdctl/v2/cmd/nerdctl
