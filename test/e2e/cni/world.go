@@ -240,6 +240,20 @@ func (w *World) before(ctx context.Context) (string, error) {
 	return w.Calm()
 }
 
+// leavesNothing makes a case also ask that the host becomes, within so long after it, as it was before.
+func leavesNothing(within time.Duration, run func(context.Context, *World) error) func(context.Context, *World) error {
+	return func(ctx context.Context, w *World) error {
+		before, err := w.before(ctx)
+		if err != nil {
+			return err
+		}
+		if err := run(ctx, w); err != nil {
+			return err
+		}
+		return w.Same(before, within)
+	}
+}
+
 // Calm waits until nothing changes on the host for a while: plugins may remove in batches.
 func (w *World) Calm() (string, error) {
 	last, same := "", 0
