@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/logship/decode"
 	"github.com/fairlead-dev/fairlead/logship/ledger"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 	"github.com/fairlead-dev/fairlead/logship/sink"
 	"github.com/fairlead-dev/fairlead/logship/tail"
 )
@@ -57,10 +58,11 @@ func (m *mark) place() place { return place{m.end, m.from, m.left} }
 
 // counts is the ledger of one stream and sink since the agent's start.
 type counts struct {
-	read, sent, acked     atomic.Uint64 // records
-	dropped               atomic.Uint64 // records that a rule kept from the sink
-	lost                  atomic.Uint64 // bytes destroyed unread, as far as they are known
-	doubled               atomic.Uint64 // records sent twice that may have arrived twice
+	read, sent, acked     atomic.Uint64                 // records
+	dropped               [shape.Over + 1]atomic.Uint64 // records that a rule kept from the sink, by reason
+	lost                  atomic.Uint64                 // bytes destroyed unread, as far as they are known
+	whole                 atomic.Uint64                 // generations of which nothing was read; lost has what is known of them
+	doubled               atomic.Uint64                 // records sent twice that may have arrived twice
 	malformed, split      atomic.Uint64
 	rejected              atomic.Uint64 // records refused for good, kept as dead letters
 	readBytes, ackedBytes atomic.Uint64
@@ -131,6 +133,11 @@ func (c *cursor) lose(n int64) {
 	c.sink.total.lost.Add(uint64(max(0, n)))
 }
 
+func (c *cursor) loseWhole(generations int) {
+	c.count.whole.Add(uint64(generations))
+	c.sink.total.whole.Add(uint64(generations))
+}
+
 // read fills b with what the stream has, at most readBytes of it.
 func (c *cursor) read(b *batch, at int64) (outcome, error) {
 	if c.done.Load() {
@@ -150,6 +157,9 @@ func (c *cursor) read(b *batch, at int64) (outcome, error) {
 	for {
 		if c.gen.Cut() {
 			c.lose(c.gen.Seen() - c.off)
+			if c.off == 0 && c.gen.Seen() > 0 {
+				c.loseWhole(1)
+			}
 			c.enter(c.gen.Next())
 			continue // that may have been cut too
 		}

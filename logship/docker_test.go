@@ -131,3 +131,37 @@ func TestTheReaperKeepsTheUnreadLogOfARealContainerAndClearsWhatIsAcknowledged(t
 		t.Errorf("the pin is still there: %v", err)
 	}
 }
+
+func TestARealDockerThatKeepsOneFileLosesNothingThatIsNotReported(t *testing.T) {
+	d := hosttest.Dockerd(t, nil)
+	inv := realInventory(t, d.Socket)
+	dir := t.TempDir()
+	copied := filepath.Join(dir, "copy")
+	s := run(t, dir, Config{Pins: "auto", Sinks: []SinkConfig{{Name: "copy", Type: "file", Path: copied}}}, inv)
+	const n, limit = 60_000, 10_000
+	// What it writes is far more than the file has room for, as fast as a shell can; then it goes slowly.
+	script := `i=0; while [ $i -lt 60000 ]; do echo line $i; i=$((i+1)); done; sleep 1; echo line 60000; sleep 600`
+	id := docker(t, d, "run", "-d", "--network", "none", "--log-opt", "max-size=10k", "--log-opt", "max-file=1", "bb", "sh", "-c", script)
+	defer docker(t, d, "rm", "-f", id)
+	eventually(t, "the last line", func() bool {
+		got := lines(copied)
+		return len(got) > 0 && strings.HasSuffix(got[len(got)-1], "line 60000") && s.sink(0).Lag == 0
+	})
+	got := numbers(lines(copied))
+	if sorted := slices.IsSorted(got); !sorted || len(slices.Compact(slices.Clone(got))) != len(got) {
+		t.Error("lines are doubled or out of order")
+	}
+	longest := int64(len(`{"log":"line 60000\n","stream":"stdout","time":"2026-11-21T09:20:00.123456789Z"}` + "\n"))
+	shortest := int64(len(`{"log":"line 0\n","stream":"stdout","time":"2026-11-21T09:20:00Z"}` + "\n"))
+	missing, k := int64(n+1-len(got)), s.sink(0)
+	t.Logf("%d of %d lines did not arrive; at least %d bytes and %d whole files reported", missing, n+1, k.Lost, k.Whole)
+	if int64(k.Lost) > missing*longest || int64(k.Whole)*limit > missing*longest {
+		t.Errorf("%d lines are missing, at most %d bytes; reported: at least %d bytes, %d whole files", missing, missing*longest, k.Lost, k.Whole)
+	}
+	if s.overflows.Load() > 0 {
+		return // some of what happened was not told, and the bound is lower for it
+	}
+	if int64(k.Lost) < missing*shortest/2 {
+		t.Errorf("%d lines are missing, at least %d bytes, and only %d are reported", missing, missing*shortest, k.Lost)
+	}
+}

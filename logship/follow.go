@@ -6,10 +6,8 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
@@ -28,6 +26,7 @@ const (
 	syncTick   = 2  // ticks from one fsync of the positions to the next
 	settleTick = 4
 	settleTime = settleTick * tickTime
+	pinTime    = time.Second // what logrotate takes from renaming a file to opening it for packing
 )
 
 // follower finds streams, keeps them current and lets go of them. All of it is one goroutine's.
@@ -50,6 +49,7 @@ type follower struct {
 	pending    map[string]time.Time // matches that may be somebody's older generation
 	starved    bool                 // a log waits for a descriptor
 	unmirrored bool                 // said once
+	until      time.Time            // of what was before this, the kernel has told
 	full       bool                 // what is kept on the disk has reached its bound
 	news       bool                 // streams changed since publish
 	calm
@@ -119,15 +119,9 @@ func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapsho
 		case s := <-snapshots:
 			f.stir(tick)
 			f.apply(s)
-		case e := <-f.watch.Events():
+		case b := <-f.watch.Batches():
 			f.stir(tick)
-			f.moved(f.watch.Read(e))
-		case err := <-f.watch.Errors():
-			f.stir(tick)
-			f.l.overflows.Add(1)
-			f.log.Warn("file events were lost; looking at every log", "err", err)
-			f.scan()
-			f.lookAll()
+			f.told(b)
 		case <-f.nudge:
 			f.stir(tick)
 			f.reap()
@@ -205,6 +199,7 @@ func (f *follower) release() {
 	}
 	for s, seq := range need {
 		s.release(seq)
+		s.series.Pin(pinTime)
 		s.wake() // what is still written under another name, or under none, makes no event that leads here
 	}
 	f.reap()
@@ -344,6 +339,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 			s.origin.Store(src.Origin)
 			f.rule(s, src.Origin)
 		}
+		f.writer(s, src)
 		return
 	}
 	if _, done := f.closed[key]; done {
@@ -397,6 +393,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	if _, err := s.series.Look(); err != nil {
 		f.log.Warn("log could not be opened; it is tried again", "stream", key, "path", src.Path, "err", err)
 	}
+	f.writer(s, src)
 	for _, c := range s.cursors {
 		p, known := f.book.Position(c.sink.name, key)
 		if c.start(p, known, s.seen); c.count.lost.Load() > 0 {
@@ -413,41 +410,23 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	s.wake()
 }
 
-// moved is called for each change in a watched directory.
-func (f *follower) moved(e tail.Event) {
-	if e.Moved {
-		for _, g := range f.globDirs[e.Dir] {
-			f.scanGlob(g)
-		}
-	}
-	for _, s := range f.byDir[e.Dir] {
-		base := filepath.Base(s.src.Path)
-		switch {
-		case !strings.HasPrefix(e.Name, base):
-		case e.Moved:
-			f.look(s)
-		case e.Name == base:
-			f.touch(s)
-		default:
-			s.wake() // an older generation is still written to
-		}
-	}
-	if e.Moved && len(f.globDirs[e.Dir]) > 0 {
-		f.rewatch()
-	}
-}
-
-// touch costs one fstat, look also asks what the path leads to now.
-func (f *follower) touch(s *stream) {
+// touch costs one fstat, look also asks what the path leads to now. They tell whether that worked.
+func (f *follower) touch(s *stream) bool {
 	f.mirror(s)
 	defer f.rescued(s)
-	if changed, err := s.series.Touch(); changed || err != nil || s.series.Generations() > 1 {
+	changed, err := s.series.Touch()
+	if changed || err != nil || s.series.Generations() > 1 {
 		s.wake()
 	}
+	return err == nil
 }
 
-func (f *follower) look(s *stream) {
+func (f *follower) look(s *stream) bool {
 	defer f.rescued(s)
+	if s.isFile() {
+		_, behind := s.unread()
+		s.series.Patient(!behind)
+	}
 	changed, err := s.series.Look()
 	if err != nil {
 		f.log.Warn("log could not be looked at; it is tried again", "stream", s.key, "err", err)
@@ -455,6 +434,7 @@ func (f *follower) look(s *stream) {
 	if changed || err != nil || s.series.Generations() > 1 {
 		s.wake()
 	}
+	return err == nil
 }
 
 func (f *follower) lookAll() {

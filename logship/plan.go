@@ -25,7 +25,8 @@ func output(host string, c *container.Container) (key string, src ledger.Source,
 		return "", src, false
 	}
 	key = string(c.Runtime) + "/" + string(c.ID)
-	return key, ledger.Source{Root: tail.Host, Path: c.Log.Path, Format: c.Log.Format, Origin: origin(host, c)}, true
+	return key, ledger.Source{Root: tail.Host, Path: c.Log.Path, Format: c.Log.Format, Origin: origin(host, c),
+		Full: c.Log.MaxBytes, Empties: c.Log.Truncates}, true
 }
 
 // origin describes a container on every record. Two containers never share one.

@@ -129,7 +129,7 @@ func (c *cursor) put(b *batch, o *shape.Out, m mark, at int64) {
 	}
 	m.bytes, c.unpaid = c.unpaid, 0
 	if o.Dropped != shape.Kept {
-		c.count.dropped.Add(1)
+		c.count.dropped[o.Dropped].Add(1)
 		b.skip(m)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/stat"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 	"github.com/fairlead-dev/fairlead/logship/sink"
 )
 
@@ -36,7 +37,20 @@ type StreamLedger struct {
 	Acked   uint64     `json:"acknowledged"`
 	Lag     int64      `json:"lag_bytes"`
 	Lost    uint64     `json:"lost_bytes_at_least"`
+	Whole   uint64     `json:"lost_generations_at_least"` // of which nothing was read; Lost has the least that was in them
+	Dropped Dropped    `json:"dropped"`
 	Doubled uint64     `json:"possibly_doubled"`
+}
+
+// Dropped is how many records rules kept from a sink.
+type Dropped struct {
+	Rule   uint64 `json:"rule"` // by drop and keep
+	Sample uint64 `json:"sample"`
+	Budget uint64 `json:"budget"` // by rate
+}
+
+func (n *counts) drops() Dropped {
+	return Dropped{n.dropped[shape.Filtered].Load(), n.dropped[shape.Sampled].Load(), n.dropped[shape.Over].Load()}
 }
 
 // SinkStatus is one sink as `fairlead status` shows it.
@@ -51,6 +65,7 @@ type SinkStatus struct {
 	Acked     uint64     `json:"acknowledged"`
 	Lag       int64      `json:"lag_bytes"`
 	Lost      uint64     `json:"lost_bytes_at_least"`
+	Whole     uint64     `json:"lost_generations_at_least"`
 	Doubled   uint64     `json:"possibly_doubled"`
 	Failures  uint64     `json:"failures"`
 	Rejected  uint64     `json:"rejected"`  // refused for good, kept in the dead-letter file
@@ -76,7 +91,8 @@ func (l *Logship) Streams() []StreamStatus {
 		}
 		for _, c := range s.cursors {
 			st.Sinks = append(st.Sinks, StreamLedger{Sink: c.sink.name, Class: c.sink.sink.Class(), Rate: c.rate.get(), Read: c.count.read.Load(), Sent: c.count.sent.Load(),
-				Acked: c.count.acked.Load(), Lag: c.lag(), Lost: c.count.lost.Load(), Doubled: c.count.doubled.Load()})
+				Acked: c.count.acked.Load(), Lag: c.lag(), Lost: c.count.lost.Load(),
+				Whole: c.count.whole.Load(), Dropped: c.count.drops(), Doubled: c.count.doubled.Load()})
 		}
 		out = append(out, st)
 	}
@@ -111,7 +127,7 @@ func (l *Logship) Sinks() []SinkStatus {
 	out := make([]SinkStatus, 0, len(sinks))
 	for i, s := range sinks {
 		st := SinkStatus{Name: s.name, Class: s.sink.Class(), Up: s.up.Load(), Read: s.total.read.Load(), Sent: s.total.sent.Load(),
-			Acked: s.total.acked.Load(), Lost: s.total.lost.Load(), Doubled: s.total.doubled.Load(), Failures: s.failures.Load(),
+			Acked: s.total.acked.Load(), Lost: s.total.lost.Load(), Whole: s.total.whole.Load(), Doubled: s.total.doubled.Load(), Failures: s.failures.Load(),
 			Rejected: s.total.rejected.Load(), Malformed: s.total.malformed.Load(), Split: s.total.split.Load()}
 		if e := s.lastErr.Load(); e != nil && !st.Up {
 			st.Error = *e
@@ -160,6 +176,7 @@ func (l *Logship) register() {
 		counter("records_acknowledged_total", "Records that the sink has acknowledged.", func(s SinkStatus) uint64 { return s.Acked })
 		counter("records_possibly_doubled_total", "Records sent again that may have arrived before.", func(s SinkStatus) uint64 { return s.Doubled })
 		counter("lost_bytes_at_least_total", "Bytes destroyed before they were read: a lower bound, from file sizes seen.", func(s SinkStatus) uint64 { return s.Lost })
+		counter("lost_generations_at_least_total", "Generations of logs of which nothing was read: seen, or told of by the kernel's file events only.", func(s SinkStatus) uint64 { return s.Whole })
 		counter("rejected_records_total", "Records that the sink refused for good; they are in its dead-letter file.", func(s SinkStatus) uint64 { return s.Rejected })
 		counter("malformed_lines_total", "Raw lines that were not of their file's format, sent as they are.", func(s SinkStatus) uint64 { return s.Malformed })
 		counter("split_lines_total", "Lines longer than the bound, sent in parts.", func(s SinkStatus) uint64 { return s.Split })

@@ -32,6 +32,8 @@ type stream struct {
 	blocks  *blockSums                  // of its file
 	seen    []ledger.Seen               // as it is saved; the follower's
 	chain   atomic.Pointer[shape.Chain] // what rules and labels make of its lines; nil: nothing
+	lives   *lives                      // nil: generations that nobody saw are not counted
+	missed  bool                        // one was, and it was said
 	scolded bool                        // its labels were complained of
 }
 

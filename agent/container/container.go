@@ -106,6 +106,8 @@ type Log struct {
 	Driver string    `json:"driver,omitempty"` // the runtime's name for it: "json-file", "local", "journald", "file", "binary", ...
 	// Truncates tells that the runtime keeps one file and empties it when it is full: what was not read by then is gone.
 	Truncates bool `json:"truncates,omitempty"`
+	// MaxBytes is what the runtime fills a file with, at least, before it begins another; 0 when that is not known.
+	MaxBytes int64 `json:"max_bytes,omitempty"`
 }
 
 // Rootfs is a container's root as the host sees it.

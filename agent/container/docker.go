@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -301,11 +302,27 @@ func (i *inspected) log(runtime Runtime) Log {
 	case runtime.kind() == "docker" && l.Driver == "json-file":
 		l.Format = DockerJSON
 		options := i.HostConfig.LogConfig.Config // max-file is 1 when it is not given (Docker's json-file driver)
+		l.MaxBytes = bytesOf(options["max-size"])
 		l.Truncates = options["max-size"] != "" && (options["max-file"] == "" || options["max-file"] == "1")
 	default:
 		l.Path = "" // not lines of text
 	}
 	return l
+}
+
+// bytesOf reads Docker's max-size: a number and a unit of thousands (k, kb, m, ...); 0 when it is none.
+func bytesOf(size string) int64 {
+	number := strings.TrimRight(strings.ToLower(size), " bkmgtpi")
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	if unit := strings.TrimLeft(strings.ToLower(size)[len(number):], " "); unit != "" {
+		for range strings.IndexByte("bkmgtp", unit[0]) {
+			n *= 1000
+		}
+	}
+	return int64(n)
 }
 
 func (d *docker) path(p string) string {

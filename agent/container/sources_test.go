@@ -68,8 +68,12 @@ func TestALogThatDockerEmptiesIsKnownByItsOptions(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &i); err != nil {
 			t.Fatal(err)
 		}
-		if got := i.log("docker").Truncates; got != want {
-			t.Errorf("%s: %v, want %v", options, got, want)
+		l := i.log("docker")
+		if l.Truncates != want {
+			t.Errorf("%s: %v, want %v", options, l.Truncates, want)
+		}
+		if want && l.MaxBytes != 20_000 {
+			t.Errorf("%s: full at %d bytes", options, l.MaxBytes)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -22,11 +23,22 @@ func examineLogs(containers []container.Container, streams []logship.StreamStatu
 		if s.Truncated && s.Format != string(container.DockerJSON) {
 			names = append(names, s.Path+" (was emptied in place)")
 		}
+		if n := lostWhole(s); n > 0 {
+			names = append(names, fmt.Sprintf("%s (%d whole files destroyed unread since the agent started)", cmp.Or(s.Name, s.Path), n))
+		}
 	}
 	f := host.Finding{What: "logs", OK: true, Found: "none is emptied in place"}
 	if len(names) > 0 {
-		f.OK, f.Found = false, "emptied in place, so that lines can be lost unseen: "+strings.Join(names, ", ")
-		f.Advice = "let them be renamed: docker run --log-opt max-file=3; logrotate without copytruncate"
+		f.OK, f.Found = false, "emptied or replaced, so that lines can be lost unseen: "+strings.Join(names, ", ")
+		f.Advice = "let them be renamed: docker run --log-opt max-file=3, a greater max-size; logrotate without copytruncate"
 	}
 	return []host.Finding{f}
+}
+
+// lostWhole gives how many generations of a log some sink was given nothing of.
+func lostWhole(s logship.StreamStatus) (n uint64) {
+	for _, k := range s.Sinks {
+		n = max(n, k.Whole)
+	}
+	return n
 }

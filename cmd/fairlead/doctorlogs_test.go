@@ -14,6 +14,10 @@ func TestDoctorNamesLogsThatAreEmptiedInPlace(t *testing.T) {
 	}
 	f := examineLogs([]container.Container{{Name: "web", Runtime: "docker", Log: container.Log{Truncates: true}}, {Name: "db"}},
 		[]logship.StreamStatus{{Path: "/var/log/app.log", Truncated: true}})[0]
+	f2 := examineLogs(nil, []logship.StreamStatus{{Name: "api", Format: "docker-json", Sinks: []logship.StreamLedger{{Whole: 3}}}})[0]
+	if f2.OK || !strings.Contains(f2.Found, "api (3 whole files destroyed unread") {
+		t.Errorf("got %+v", f2)
+	}
 	if f.OK || !strings.Contains(f.Found, "web (docker") || !strings.Contains(f.Found, "/var/log/app.log") || strings.Contains(f.Found, "db") || f.Advice == "" {
 		t.Errorf("got %+v", f)
 	}

@@ -14,7 +14,9 @@ fairlead logs resend CONTAINER --since T [--sink NAME] [--json]
 fairlead logs test --rule RULE FILE
 
 ls: every log that is followed: its size, the lines read and acknowledged by each sink since the agent started, the
-bytes that are behind, lines a second, bytes lost. tail: the last lines of a container's logs, and those that come.
+bytes that are behind, lines a second, the records that rules have dropped (all, and those beyond
+their rate), bytes that were destroyed
+unread (12.0MiB+: with whole files of which only the least is known). tail: the last lines of a container's logs, and those that come.
 verify: compares the ledger with the files, also while no agent runs; exit 1 when they disagree. resend: sends once more
 what sinks have had since T (15m, 7d, 2026-11-20, 2026-11-20T08:00:00Z), from the files that are still there, also rotated
 and gzipped ones; Ctrl-C ends it. test: what a rule would do, see logs test --help. Example:
@@ -48,15 +50,32 @@ func runLogsLs(e env, args []string) error {
 		}
 		for _, k := range s.Sinks {
 			rows = append(rows, []string{
-				cmp.Or(s.Name, "host"), size(s.Size), k.Sink, string(k.Class), fmt.Sprint(k.Read), fmt.Sprint(k.Acked), size(k.Lag),
-				fmt.Sprintf("%.1f/s", k.Rate), size(k.Lost), path,
+				cmp.Or(s.Name, "host"), size(s.Size), k.Sink, fmt.Sprint(k.Read), fmt.Sprint(k.Acked), size(k.Lag),
+				fmt.Sprintf("%.1f/s", k.Rate), dropped(k.Dropped), lost(k), path,
 			})
 		}
 	}
-	table(e.stdout, "NAME SIZE SINK CLASS READ ACKED BEHIND RATE LOST PATH", rows)
+	table(e.stdout, "NAME SIZE SINK READ ACKED BEHIND RATE DROPPED LOST PATH", rows)
 	fmt.Fprintln(e.stdout)
 	printSinks(e, a.Sinks)
 	return nil
+}
+
+// dropped writes how many records rules kept from a sink, and how many of them for their rate: those were not meant to go.
+func dropped(d logship.Dropped) string {
+	all := fmt.Sprint(d.Rule + d.Sample + d.Budget)
+	if d.Budget > 0 {
+		all += fmt.Sprintf(" (rate %d)", d.Budget)
+	}
+	return all
+}
+
+// lost writes what was destroyed unread; + says that there were whole files among it, of which only the least is known.
+func lost(k logship.StreamLedger) string {
+	if k.Whole > 0 {
+		return size(k.Lost) + "+"
+	}
+	return size(k.Lost)
 }
 
 // middle shortens text to n characters by leaving out its middle.

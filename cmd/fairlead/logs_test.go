@@ -23,6 +23,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/logship"
+	"github.com/fairlead-dev/fairlead/logship/shape"
 )
 
 // containers is an inventory that does not change.
@@ -44,7 +45,7 @@ type shipping struct {
 	stop                      func()
 }
 
-func ship(t *testing.T) shipping {
+func ship(t *testing.T, rules ...shape.Rule) shipping {
 	t.Helper()
 	dir := t.TempDir()
 	s := shipping{log: dir + "/c/0.log", copy: dir + "/copy", socket: dir + "/s", config: dir + "/fairlead.yaml"}
@@ -60,7 +61,7 @@ func ship(t *testing.T) shipping {
 		t.Fatal(err)
 	}
 	cfg := logship.DefaultConfig()
-	cfg.Pins = dir + "/pins"
+	cfg.Pins, cfg.Rules = dir+"/pins", rules
 	cfg.Sinks = []logship.SinkConfig{{Name: "copy", Type: "file", Path: s.copy}}
 	web := container.Container{ID: "c0ffee00", Name: "web", Runtime: "docker", State: container.Running, Log: container.Log{Path: s.log, Format: container.CRI}}
 	l, err := logship.New(cfg, logship.Deps{Inventory: containers{web}, State: st, Stat: &stat.Registry{}, Log: quiet, Host: "web1"})
@@ -132,6 +133,35 @@ func bare(out string) string {
 		b.WriteString(text)
 	}
 	return b.String()
+}
+
+func TestLogsLsShowsWhatRulesDroppedOfEachLog(t *testing.T) {
+	t.Parallel()
+	s := ship(t, shape.Rule{Match: shape.Match{Name: "web"}, Drop: []shape.Filter{{Match: "healthz"}}, Rate: "1/m"})
+	s.write(t, 20, "one", "GET /healthz", "two", "three")
+	s.write(t, 25, "four")
+	s.await(t, "four")
+	out, said, code := fairlead(t, "logs", "ls", "--wide", "--socket", s.socket)
+	rows := strings.Split(out, "\n")
+	// The rate is known by its effect: a log has what one minute allows, and a record says how many did not go.
+	want := []string{"NAME", "SIZE", "SINK", "READ", "ACKED", "BEHIND", "RATE", "DROPPED", "LOST", "PATH"}
+	if diff := cmp.Diff(want, strings.Fields(rows[0])); diff != "" || code != 0 {
+		t.Fatalf("exit %d, said %q (-want +got):\n%s", code, said, diff)
+	}
+	var a logsAnswer
+	if err := api.NewClient(s.socket).Get(t.Context(), "/v1/logs", &a); err != nil {
+		t.Fatal(err)
+	}
+	d := a.Streams[0].Sinks[0].Dropped
+	if d.Rule != 1 || d.Budget == 0 || !strings.Contains(rows[1], fmt.Sprintf("  %d (rate %d)  0B  ", d.Rule+d.Budget, d.Budget)) || !strings.HasSuffix(rows[1], s.log) {
+		t.Errorf("%+v are shown as\n%s", d, out)
+	}
+	// What nobody has seen is marked.
+	for want, k := range map[string]logship.StreamLedger{"0B": {}, "2.0KiB": {Lost: 2048}, "2.0KiB+": {Lost: 2048, Whole: 1}} {
+		if got := lost(k); got != want {
+			t.Errorf("%+v is shown as %s, want %s", k, got, want)
+		}
+	}
 }
 
 func TestLogsTailShowsTheLastLinesAndThoseThatComeOverARotation(t *testing.T) {
@@ -265,7 +295,7 @@ func TestLogsLsShowsEachLogAndSink(t *testing.T) {
 	s.await(t, "three")
 	out, said, code := fairlead(t, "logs", "ls", "--wide", "--socket", s.socket)
 	fields := strings.Fields(strings.SplitN(out, "\n", 3)[1])
-	want := []string{"web", "104B", "copy", "acknowledged", "3", "3", "0B", fields[7], "0B", filepath.Clean(s.log)}
+	want := []string{"web", "104B", "copy", "3", "3", "0B", fields[6], "0", "0B", filepath.Clean(s.log)}
 	if diff := cmp.Diff(want, fields); diff != "" || code != 0 {
 		t.Errorf("exit %d, said %q, printed %s (-want +got):\n%s", code, said, out, diff)
 	}

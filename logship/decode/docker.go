@@ -15,6 +15,9 @@ const dockerPiece = 16 << 10
 // dockerJSON reads {"log":"text\n","stream":"stdout","time":"..."} as encoding/json would, other keys passed over.
 // A text without escapes and with valid UTF-8 aliases raw.
 func dockerJSON(raw []byte, arena *Arena) (piece, bool) {
+	if p, ok := usual(raw, arena); ok {
+		return p, true
+	}
 	var p piece
 	s := scanner{b: raw}
 	s.space()
@@ -70,6 +73,37 @@ func dockerJSON(raw []byte, arena *Arena) (piece, bool) {
 	return p, true
 }
 
+// usual reads what Docker writes nearly always: these members in this order, without spaces. ok false says only that it
+// is something else.
+func usual(raw []byte, arena *Arena) (p piece, ok bool) {
+	const (
+		log    = `{"log":`
+		stdout = `,"stream":"stdout","time":"`
+		stderr = `,"stream":"stderr","time":"`
+		end    = `"}`
+	)
+	if len(raw) < len(log)+len(stdout)+len(end) || string(raw[:len(log)]) != log || string(raw[len(raw)-len(end):]) != end {
+		return p, false
+	}
+	s := scanner{b: raw, i: len(log)}
+	text, ended, ok := s.logText(arena)
+	rest := raw[s.i:]
+	if !ok || len(rest) < len(stdout)+len(end) {
+		return p, false
+	}
+	switch string(rest[:len(stdout)]) {
+	case stdout:
+		p.std = Stdout
+	case stderr:
+		p.std = Stderr
+	default:
+		return p, false
+	}
+	p.at, ok = parseTime(rest[len(stdout) : len(rest)-len(end)])
+	p.text, p.partial = text, !ended && len(text) >= dockerPiece
+	return p, ok
+}
+
 func stdOf(v []byte) Std {
 	switch string(v) {
 	case "stdout":
@@ -110,25 +144,33 @@ func (s *scanner) text(arena *Arena) ([]byte, bool) {
 	if !s.take('"') {
 		return nil, false
 	}
+	n := plain(s.b[s.i:])
+	return s.textFrom(n, arena)
+}
+
+// textFrom reads on in a JSON string whose first n bytes are plain.
+func (s *scanner) textFrom(n int, arena *Arena) ([]byte, bool) {
 	rest := s.b[s.i:]
-	if n := plain(rest); n < len(rest) && rest[n] == '"' {
+	if n < len(rest) && rest[n] == '"' {
 		s.i += n + 1
 		return rest[:n:n], true
 	}
-	return s.escaped(arena)
+	return s.escaped(n, arena)
 }
 
 // logText reads a JSON string and takes the final newline off. That newline is nearly always the only escape, so the
 // text before it needs no copy.
 func (s *scanner) logText(arena *Arena) (text []byte, ended, ok bool) {
-	if s.i < len(s.b) && s.b[s.i] == '"' {
-		rest := s.b[s.i+1:]
-		if n := plain(rest); bytes.HasPrefix(rest[n:], []byte(`\n"`)) {
-			s.i += 1 + n + 3
-			return rest[:n:n], true, true
-		}
+	if !s.take('"') {
+		return nil, false, false
 	}
-	text, ok = s.text(arena)
+	rest := s.b[s.i:]
+	n := plain(rest)
+	if bytes.HasPrefix(rest[n:], []byte(`\n"`)) {
+		s.i += n + 3
+		return rest[:n:n], true, true
+	}
+	text, ok = s.textFrom(n, arena)
 	if n := len(text); n > 0 && text[n-1] == '\n' {
 		return text[:n-1], true, ok
 	}
@@ -173,12 +215,11 @@ func ascii(b []byte) (n int) {
 	return n
 }
 
-// escaped reads the string from s.i, after its opening quote, into the arena.
-func (s *scanner) escaped(arena *Arena) ([]byte, bool) {
+// escaped reads the string from s.i, after its opening quote, into the arena; its first n bytes are plain.
+func (s *scanner) escaped(n int, arena *Arena) ([]byte, bool) {
 	start := len(arena.buf)
 	out := arena.buf
-	for {
-		n := plain(s.b[s.i:])
+	for ; ; n = plain(s.b[s.i:]) {
 		out = append(out, s.b[s.i:s.i+n]...)
 		if s.i += n; s.i == len(s.b) {
 			return nil, false

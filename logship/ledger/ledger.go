@@ -39,6 +39,10 @@ type Source struct {
 	Path   string              `json:"path"`
 	Format container.LogFormat `json:"format"`
 	Origin *sink.Origin        `json:"origin"`
+	// Full is how many bytes its writer fills before it begins the file anew, 0 when that is not known; Empties tells that it
+	// keeps one file only.
+	Full    int64 `json:"full,omitempty"`
+	Empties bool  `json:"empties,omitempty"`
 }
 
 // Position is how far a sink has acknowledged a stream. From, where it is set, is the place from which a reader decodes

@@ -71,6 +71,8 @@ func startsWith(pattern *regexp.Regexp) join {
 	}
 }
 
+const presetNames = "go, java, python"
+
 // presets are what `multiline` may name instead of a pattern.
 var presets = map[string]join{
 	"go":     {starts: goStart.Match, follows: goFollows},

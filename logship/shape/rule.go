@@ -17,7 +17,7 @@ import (
 // counts, but of budgets the smallest; filters and redactions add up.
 type Rule struct {
 	Match     Match         `yaml:"match" doc:"which logs; all that is given must fit, nothing given is every log"`
-	Multiline string        `yaml:"multiline" doc:"lines that are one record: go, java, python, or a regular expression for the first line of each"`
+	Multiline string        `yaml:"multiline" doc:"lines that are one record: go, java, python, or a regular expression for the first line of each, such as ^\\d{4}-"`
 	MaxLines  int           `yaml:"max_lines" doc:"multiline: a record has at most this many lines; 0: 500"`
 	MaxBytes  int           `yaml:"max_bytes" doc:"multiline: and at most this many bytes; 0: 262144"`
 	Timeout   time.Duration `yaml:"timeout" doc:"multiline: a record is complete when nothing was added for so long; 0: 1s"`
@@ -224,6 +224,11 @@ func (r Rule) joining(bad func(key, got, what string), pattern func(key, text st
 	if known, ok := presets[r.Multiline]; ok {
 		j = known
 	} else if r.Multiline != "" {
+		// A word is more likely a misspelt name than a pattern: it would make a record of each line that has it anywhere.
+		if regexp.QuoteMeta(r.Multiline) == r.Multiline {
+			bad("multiline", r.Multiline, presetNames+", or a pattern for each record's first line, such as ^"+r.Multiline)
+			return nil
+		}
 		p := pattern("multiline", r.Multiline)
 		if p == nil {
 			return nil
@@ -251,7 +256,7 @@ func (r Rule) joining(bad func(key, got, what string), pattern func(key, text st
 	}
 	if r.Multiline == "" {
 		if r.MaxLines != 0 || r.MaxBytes != 0 || r.Timeout != 0 {
-			bad("multiline", "", "go, java, python or a regular expression, because there are bounds for it")
+			bad("multiline", "", presetNames+" or a pattern, because there are bounds for it")
 		}
 		return nil
 	}

@@ -2,6 +2,7 @@ package shape
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -356,14 +357,20 @@ func TestABadRuleIsOneErrorWithItsKeyAndWhatWasExpected(t *testing.T) {
 	_, err := Compile([]Rule{
 		{Multiline: "("}, {Parse: "xml"}, {Message: "m"}, {Rate: "fast"}, {Sample: -1}, {Format: "unix"},
 		{Parse: "json", Time: "t", Format: "yyyy-mm-dd"}, {Redact: []Redact{{Match: "x*"}}}, {Keep: []Filter{{}}}, {MaxBytes: 5000}, {Match: Match{Label: "=x"}},
-		{Multiline: "go", MaxLines: 1, Timeout: time.Hour},
+		{Multiline: "go", MaxLines: 1, Timeout: time.Hour}, {Multiline: "jva"}, {Multiline: "JAVA"}, {Multiline: "^jva"}, {Multiline: "ERROR|WARN"},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	got := strings.Split(err.Error(), "\n")
+	if w := `[12].multiline: "jva" is not valid, expected go, java, python, or a pattern for each record's first line, such as ^jva`; !slices.Contains(got, w) {
+		t.Errorf("no error is %s", w)
+	}
+	if len(got) != 15 {
+		t.Errorf("%d problems:\n%v", len(got), err)
+	}
 	for _, w := range []string{`[0].multiline: "("`, `[1].parse: "xml"`, `[2].parse: ""`, `[3].rate: "fast"`, `[4].sample: "-1"`, `[5].time: ""`, `[6].time_format: "yyyy-mm-dd"`,
-		`[7].redact[0].match: "x*"`, `[8].keep[0].match: ""`, `[9].multiline: ""`, `[10].match.label: "=x"`, `[11].max_lines: "1"`, `[11].timeout: "1h0m0s"`} {
+		`[7].redact[0].match: "x*"`, `[8].keep[0].match: ""`, `[9].multiline: ""`, `[10].match.label: "=x"`, `[11].max_lines: "1"`, `[11].timeout: "1h0m0s"`, `[12].multiline: "jva"`, `[13].multiline: "JAVA"`} {
 		n := 0
 		for _, g := range got {
 			if strings.HasPrefix(g, w+" is not valid, expected ") {

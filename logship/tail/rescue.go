@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +65,7 @@ type known struct {
 	head []byte
 	tail []byte
 	end  int64
+	from time.Time // when the first of it was read
 }
 
 func (k *known) add(b []byte, off int64) {
@@ -73,8 +75,18 @@ func (k *known) add(b []byte, off int64) {
 		k.head = append(k.head, b[n-off:min(int64(len(b)), headBytes-off)]...)
 	}
 	if end := off + int64(len(b)); end > k.end && len(b) > 0 {
+		if k.end == 0 {
+			k.from = time.Now()
+		}
 		k.end, k.tail = end, append(k.tail[:0], b[max(0, len(b)-tailBytes):]...)
 	}
+}
+
+// began tells when something was first known; zero when nothing is.
+func (k *known) began() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.from
 }
 
 // look reads of f what a copy is recognized by while no reader does: the sinks are behind, or down.

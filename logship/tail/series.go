@@ -29,6 +29,7 @@ type Generation struct {
 	cut   atomic.Bool
 	next  atomic.Pointer[Generation]
 	unpin func()
+	left  time.Time // when another took its place
 }
 
 // ReadAt reads at an offset; io.EOF is the end for now.
@@ -138,6 +139,8 @@ type Series struct {
 	path  string
 	pins  *Pins
 	early bool
+	// patient: a generation that was left is pinned by Pin, not at once.
+	patient bool
 	// taken tells whether a file belongs to another Series: with a glob such as * each path a rotation passes through
 	// would else be followed for itself.
 	taken func(Identity) bool
@@ -150,14 +153,17 @@ type Series struct {
 	seq     int64
 	mirror  *mirror
 	cuts    bool
+	settled bool // the last Look found the last generation at the path
 	rescues int
+	full    int64 // bytes that the writer fills before it empties the file
+	renewed bool  // the writer was seen to make new files instead
 	told    int64 // the last generation's size when a change was last reported
 	changed time.Time
 	absent  time.Time
 }
 
 // NewSeries makes a Series; Look opens what there is. saved are the places that readers will ask for by Find.
-// A generation is pinned once another takes its place; with early already when it is found, which suits runtimes that
+// A generation is pinned once another takes its place, or a little later (Patient); with early already when it is found, which suits runtimes that
 // remove their logs and not files that logrotate works on (it passes over files with two links).
 // taken tells which files belong to other Series; it is called with this one locked.
 func NewSeries(root Root, file string, pins *Pins, early bool, taken func(Identity) bool, saved []Place) *Series {
@@ -166,6 +172,28 @@ func NewSeries(root Root, file string, pins *Pins, early bool, taken func(Identi
 
 // After makes generations count on from n, so that those of two runs are told apart. It is called before the first Look.
 func (s *Series) After(n int64) { s.seq = n }
+
+// Full says that the writer empties the file only when it has n bytes; 0: nobody knows when.
+func (s *Series) Full(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = n
+}
+
+// Newest gives the number of the last generation, 0 when there was none yet, and since when something is known of what
+// is in it, by which one sees whether it was emptied: now, when nothing is. settled is false while the path leads elsewhere,
+// because it is gone or was renewed during the last Look.
+func (s *Series) Newest() (seq int64, since time.Time, settled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.last(); g != nil {
+		since = g.known.began()
+	}
+	if since.IsZero() {
+		since = time.Now()
+	}
+	return s.seq, since, s.settled
+}
 
 // Look compares the path with what is known, takes in new generations in the order of their birth, and notices a file
 // that became shorter. It tells whether anything new is to be read.
@@ -183,6 +211,7 @@ func (s *Series) Look() (changed bool, err error) {
 	default:
 		s.absent = time.Time{}
 	}
+	defer func() { s.settled = err == nil && s.last() != nil && s.last().ID.Same(id) }()
 	last := s.last()
 	if err == nil && last != nil && last.ID.Same(id) {
 		return s.grown(last)
@@ -237,6 +266,9 @@ func (s *Series) Truncated(g *Generation) {
 // begin starts a new life of g's file. What was in it is read on from a copy, where there is one.
 func (s *Series) begin(g *Generation) {
 	s.cuts = true
+	if !s.renewed {
+		g.sawSize(s.full)
+	}
 	if !s.rescue(g) {
 		g.cut.Store(true)
 	}
@@ -250,7 +282,8 @@ func (s *Series) append(g *Generation) {
 	s.seq++
 	g.Seq = s.seq
 	if last := s.last(); last != nil {
-		if last.owns {
+		last.left = time.Now()
+		if last.owns && !s.patient {
 			s.pin(last)
 		}
 		last.next.Store(g)
@@ -261,12 +294,37 @@ func (s *Series) append(g *Generation) {
 	s.gens, s.told = append(s.gens, g), -1
 	if size, _, err := g.Stat(); err == nil {
 		g.sawSize(size)
+		g.known.look(g.file, size)
 	}
 }
 
 func (s *Series) pin(g *Generation) {
 	if g.unpin == nil {
 		g.unpin = s.pins.hold(g.file, g.ID, s.root, s.path)
+	}
+}
+
+// Patient says that a generation is not to be pinned at once when another takes its place. The readers will have it in a
+// moment, and logrotate (3.20 and later, without allowhardlink) refuses to pack a file with two names: it reports an error,
+// and writes over that file with the next rotation.
+func (s *Series) Patient(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.patient = on
+}
+
+// Pin pins the generations that were left so long ago and are kept still.
+func (s *Series) Pin(age time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pinLeft(age)
+}
+
+func (s *Series) pinLeft(age time.Duration) {
+	for _, g := range s.gens {
+		if g.owns && !g.left.IsZero() && time.Since(g.left) >= age {
+			s.pin(g)
+		}
 	}
 }
 
@@ -318,6 +376,7 @@ func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, er
 			continue
 		}
 		s.append(g)
+		s.renewed = s.renewed || last != nil
 		changed = true
 	}
 	return changed, nil
@@ -426,7 +485,7 @@ func (s *Series) Find(p Place) (g *Generation, found bool, lost int64) {
 				return c, true, max(0, p.Seen-size)
 			}
 		}
-		return o, false, lost
+		return o, false, max(lost, s.full-p.Offset)
 	}
 	for _, o := range s.gens {
 		if o.ID.Birth >= p.Birth {
@@ -535,6 +594,9 @@ func (s *Series) Release(done func(*Generation) bool) (late int64) {
 func (s *Series) Close(drop bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !drop {
+		s.pinLeft(0)
+	}
 	for _, g := range s.gens {
 		g.release(drop)
 	}
