@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,6 +174,38 @@ func TestLatencyIsShownWhereItIsPromised(t *testing.T) {
 	for name, want := range map[string]float64{"container_fs_io_latency_seconds": 0.0015, "container_spec_fs_io_latency_seconds": 0.02} {
 		if got := value(t, h.Metrics, name); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// A disk is taken away and another gets its number; the name of the first is given to a third. Were the old name kept, two
+// disks would be one series.
+func TestADiskIsNamedAsItIsNow(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "v2", nil)
+	h.write(t, filepath.Join("sys/fs/cgroup", recordedContainer("v2").Cgroup.Unified, "io.stat"), "259:1 rbytes=1 wbytes=1 rios=1 wios=1\n259:2 rbytes=2 wbytes=2 rios=2 wios=2\n")
+	h.publish(recordedContainer("v2"))
+	disk := func(number, name string) {
+		h.write(t, "sys/devices/"+name+"/uevent", "MAJOR=259\nDEVNAME="+name+"\n")
+		at := filepath.Join(h.dir, "sys/dev/block", number)
+		_ = os.Remove(at) // the first time there is none
+		if err := os.Symlink("../../devices/"+name, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.write(t, "sys/dev/block/.keep", "")
+	for _, names := range [][2]string{{"nvme1n1", "nvme2n1"}, {"nvme3n1", "nvme1n1"}} {
+		disk("259:1", names[0])
+		disk("259:2", names[1])
+		got := series(t, h.Metrics, "container_fs_reads_bytes_total")
+		for i, name := range names {
+			found := false
+			for series, v := range got {
+				found = found || strings.Contains(series, `device="/dev/`+name+`"`) && v == strconv.Itoa(i+1)
+			}
+			if !found || len(got) != 2 {
+				t.Errorf("%s: %v", name, got)
+			}
 		}
 	}
 }

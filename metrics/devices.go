@@ -51,26 +51,36 @@ func perDevice(name, unit, what string, op cgroup.Op, value func(*cgroup.Device,
 // devices renders the labels of block devices. It is used by one scrape at a time.
 type devices struct {
 	sys  string
+	page uint64 // counts pages: what is remembered is looked at once on each
 	seen map[[2]uint32]*deviceLabels
 }
 
 type deviceLabels struct {
+	node   string // where sysfs has the device; empty: it knows none
+	page   uint64 // that node was looked at for
 	device []byte
 	usage  [][]byte // by operation
 }
 
-// labels gives the rendered labels of one device. They are remembered; a device that comes later under the same number
-// has the same name in all but odd cases, so the memory is dropped only when it grows.
+// labels gives the rendered labels of one device. They are remembered for as long as sysfs has the same device under that
+// number: disks of a cloud come and go, and the next one gets a number that was free.
 func (d *devices) labels(major, minor uint32) *deviceLabels {
 	const most = 1000
 	k := [2]uint32{major, minor}
-	if l := d.seen[k]; l != nil {
+	l := d.seen[k]
+	if l != nil && l.page == d.page {
+		return l
+	}
+	number := fmt.Sprintf("%d:%d", major, minor)
+	node, _ := os.Readlink(filepath.Join(d.sys, "dev/block", number)) // none: the device has gone
+	if l != nil && l.node == node {
+		l.page = d.page
 		return l
 	}
 	if d.seen == nil || len(d.seen) >= most {
 		d.seen = map[[2]uint32]*deviceLabels{}
 	}
-	l := &deviceLabels{device: expo.AppendLabel(nil, "device", d.name(major, minor))}
+	l = &deviceLabels{node: node, page: d.page, device: expo.AppendLabel(nil, "device", d.name(number))}
 	for _, op := range cgroup.Ops() {
 		b := expo.AppendLabel(bytes.Clone(l.device), "major", strconv.FormatUint(uint64(major), 10))
 		b = expo.AppendLabel(b, "minor", strconv.FormatUint(uint64(minor), 10))
@@ -82,8 +92,7 @@ func (d *devices) labels(major, minor uint32) *deviceLabels {
 
 // name is the path of the device's node, or its number where sysfs does not know it any more: two devices without a name
 // would be one series.
-func (d *devices) name(major, minor uint32) string {
-	number := fmt.Sprintf("%d:%d", major, minor)
+func (d *devices) name(number string) string {
 	text, err := os.ReadFile(filepath.Join(d.sys, "dev/block", number, "uevent"))
 	if err != nil {
 		return number

@@ -78,7 +78,12 @@ which costs nothing. With metrics.created OpenMetrics also tells since when each
 of the container, or of the agent for its own. It is off by default, because a Prometheus without the feature flag
 created-timestamp-zero-ingestion stores each as one more series, which doubles those of counters.
 Limits are not read at each scrape but when somebody has written to their cgroup, which the kernel tells before the write
-returns.
+returns. On cgroup v1 user and system time are read again only when the usage has moved, and bytes of block I/O only when
+a request has come: the kernel changes neither otherwise.
+
+"promtool check metrics" has nothing to say of the agent's own metrics. Of cAdvisor's it dislikes some names, here as with
+cAdvisor: container_memory_failcnt, and where they are shown container_hugetlb_failcnt, container_fs_inodes_total and
+container_network_{tcp,tcp6,udp,udp6}_usage_total. Dashboards ask for these names, so they stay.
 `)
 	group := ""
 	for _, m := range Table() {

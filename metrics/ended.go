@@ -31,8 +31,35 @@ type final struct {
 type ended struct {
 	slot  *slot
 	final *final
-	until time.Time
-	exit  *int // nil while nobody said
+	until time.Time // it is shown
+	kept  time.Time // until then, at least, it is there for the history
+	past  bool      // its container has ended again since: it is accounted, and shown no more
+	exit  *int      // nil while nobody said
+}
+
+// shown tells whether e is on a page of that moment.
+func (e *ended) shown(at time.Time) bool {
+	return !e.past && !at.After(e.until) && e.until.After(e.final.at)
+}
+
+// keepsEnded tells whether last samples are read: to be shown, or for the history.
+func (m *Metrics) keepsEnded() bool { return m.cfg.KeepEnded > 0 || m.history != nil }
+
+// endedAt makes the last sample of s, whose times begin at f.
+func (m *Metrics) endedAt(s *slot, f *final) *ended {
+	e := &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
+	e.kept = e.until
+	if m.history != nil { // which asks once an interval, and may be late once
+		e.kept = latest(e.until, m.deps.Now().Add(2*m.cfg.History.Interval))
+	}
+	return e
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // mostEnded bounds how many last samples are kept, whatever metrics.keep_ended says.
@@ -79,7 +106,7 @@ func finally(unit float64, of field) func(*ended) (float64, bool) {
 // from here; then the sample is read when the inventory tells the end, if the cgroup is still there.
 func (m *Metrics) watch(s *slot) {
 	pid := s.key.pid
-	if pid == 0 || m.cfg.KeepEnded == 0 || !m.samePIDs() || !m.deps.Descriptors.Acquire(1) {
+	if pid == 0 || !m.keepsEnded() || !m.samePIDs() || !m.deps.Descriptors.Acquire(1) {
 		return
 	}
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
@@ -134,7 +161,7 @@ func (m *Metrics) bury(s *slot, snap *container.Snapshot) *ended {
 			_ = s.life.pidfd.Close()
 		}
 	}()
-	if s.several || m.cfg.KeepEnded == 0 {
+	if s.several || !m.keepsEnded() {
 		return nil
 	}
 	f := s.life.final.Load()
@@ -151,7 +178,7 @@ func (m *Metrics) bury(s *slot, snap *container.Snapshot) *ended {
 	}
 	m.cost.samples.Inc()
 	m.cost.oomKills.Add(f.stats.Memory.OOMKills.N)
-	return &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
+	return m.endedAt(s, f)
 }
 
 // missed counts that s ended without a last sample. What its runtime says of its end is kept all the same.
@@ -162,13 +189,13 @@ func (m *Metrics) missed(s *slot, oomKilled bool) *ended {
 		m.cost.oomKills.Inc()
 	}
 	m.cost.missed.Inc()
-	return &ended{slot: s, final: f, until: f.at.Add(m.cfg.KeepEnded)}
+	return m.endedAt(s, f)
 }
 
 // unseen gives those that ended without having been in a view: they began and ended between two snapshots, or they had
 // ended before the agent began, which is not counted as missed. Each is given once.
 func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
-	if m.cfg.KeepEnded == 0 {
+	if !m.keepsEnded() {
 		return nil
 	}
 	if m.began.IsZero() {
@@ -194,7 +221,7 @@ func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
 		case c.Finished.After(m.began), c.Started.After(m.began), c.Created.After(m.began):
 			out = append(out, m.missed(s, c.OOMKilled))
 		case c.Finished.Add(m.cfg.KeepEnded).After(now):
-			out = append(out, &ended{slot: s, final: &final{at: c.Finished, missed: true}, until: c.Finished.Add(m.cfg.KeepEnded)})
+			out = append(out, m.endedAt(s, &final{at: c.Finished, missed: true}))
 		}
 	}
 	for i := range snap.Containers {
@@ -213,18 +240,24 @@ func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
 }
 
 // remember gives those of before and now whose time is not over, with the exit codes that snap tells. Of a container that
-// was restarted only the last life is among them: two would be one series twice, for which a scraper refuses the page.
-func remember(before, now []*ended, snap *container.Snapshot, at time.Time) []*ended {
+// was restarted only the last life is shown: two would be one series twice, for which a scraper refuses the page. The lives
+// before it are there for the history, if there is one: a container that is restarted every second has many in a minute.
+func (m *Metrics) remember(before, now []*ended, snap *container.Snapshot, at time.Time) []*ended {
 	var out []*ended
 	seen := map[string]bool{}
 	for _, e := range slices.Backward(append(before[:len(before):len(before)], now...)) {
 		labels := e.slot.labels.String()
-		if at.After(e.until) || seen[labels] || len(out) == mostEnded {
+		past := seen[labels]
+		if at.After(e.kept) || past && m.history == nil || len(out) == mostEnded {
 			continue
 		}
 		seen[labels] = true
-		if e.exit == nil {
-			e = &ended{e.slot, e.final, e.until, exitOf(e.slot, snap)}
+		if e.exit == nil || past != e.past {
+			c := *e
+			if c.past = past; c.exit == nil {
+				c.exit = exitOf(e.slot, snap)
+			}
+			e = &c
 		}
 		out = append(out, e)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/metrics/history"
 )
 
 func TestALastSampleStaysForItsTimeUnderNamesOfItsOwn(t *testing.T) {
@@ -94,4 +95,54 @@ func TestAContainerThatNobodySawAliveIsCountedOnceUnlessItEndedBeforeTheAgentBeg
 	if got := series(t, h.Metrics, "container_ended_cpu"); len(got) != 0 {
 		t.Errorf("made up: %v", got)
 	}
+}
+
+// A container that its runtime restarts every second has many lives between two samples of the history. Each of them is
+// accounted, though only the last is on the page: they would be one series.
+func TestEachLifeBetweenTwoSamplesIsAccounted(t *testing.T) {
+	t.Parallel()
+	for name, keep := range map[string]time.Duration{"shown": time.Minute, "not shown": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, "v1", func(c *Config) { c.KeepEnded, c.History = keep, historyOn() })
+			now := epoch
+			h.deps.Now = func() time.Time { return now }
+			c := recordedContainer("v1")
+			for i := range 5 {
+				c.PID, c.Started = 5000+i, now
+				h.publish(c)
+				h.sync(h.Snapshot())
+				now = now.Add(time.Second)
+			}
+			h.publish()
+			samples, err := h.Samples(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			lives := map[string]bool{}
+			for _, s := range samples {
+				if !s.Read || !s.Ended || !s.Total[history.CPU].Known {
+					t.Errorf("%+v", s)
+				}
+				lives[s.Life] = true
+			}
+			if len(lives) != 5 {
+				t.Errorf("%d of 5 lives: %v", len(lives), lives)
+			}
+			if got := series(t, h.Metrics, "container_ended_cpu_usage_seconds"); len(got) != min(1, int(keep)) {
+				t.Errorf("shown: %v", got)
+			}
+			now = now.Add(10 * time.Minute)
+			h.publish(c)
+			if samples, err = h.Samples(t.Context()); err != nil || len(samples) != 1 {
+				t.Errorf("much later: %d samples, %v", len(samples), err)
+			}
+		})
+	}
+}
+
+func historyOn() history.Config {
+	c := history.DefaultConfig()
+	c.On = true
+	return c
 }

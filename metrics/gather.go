@@ -40,6 +40,7 @@ type scratch struct {
 	page    page
 	results []result
 	encode  encode
+	links   []byte // what a dump of link statistics works in
 	opened  uint64 // how many files had been opened for one read at the last scrape
 	short   bool   // that was said
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -16,8 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mdlayher/netlink"
-	"github.com/mdlayher/netlink/nltest"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
@@ -139,27 +139,45 @@ func newHost(t testing.TB, layout string, change func(*Config)) *recordedHost {
 }
 
 // kernel plays the kernel's part of a link dump: each link's first eight counters are first, first+1, ...
-func kernel(links map[int]uint64) func(time.Time) (*netlink.Conn, error) {
-	return func(time.Time) (*netlink.Conn, error) {
-		return nltest.Dial(func(req []netlink.Message) ([]netlink.Message, error) {
-			var out []netlink.Message
-			for index, first := range links {
-				if len(req) == 0 {
-					break
-				}
-				b := make([]byte, 16+8*25)
-				binary.NativeEndian.PutUint32(b[4:], uint32(index))
-				binary.NativeEndian.PutUint16(b[12:], uint16(len(b)-12))
-				binary.NativeEndian.PutUint16(b[14:], 1)
-				for i := range uint64(8) {
-					binary.NativeEndian.PutUint64(b[16+8*i:], first+i)
-				}
-				out = append(out, netlink.Message{Header: netlink.Header{Type: 92, Sequence: req[0].Header.Sequence}, Data: b})
-			}
-			return out, nil
-		}), nil
-	}
+func kernel(links map[int]uint64) func(time.Time) (io.ReadWriteCloser, error) {
+	return func(time.Time) (io.ReadWriteCloser, error) { return &route{links: links}, nil }
 }
+
+// route is a route netlink socket with the kernel behind it.
+type route struct {
+	links  map[int]uint64
+	answer []byte
+}
+
+func (r *route) Write(request []byte) (int, error) {
+	message := func(kind uint16, data []byte) {
+		b := binary.NativeEndian.AppendUint32(r.answer, uint32(16+len(data)))
+		b = binary.NativeEndian.AppendUint16(b, kind)
+		b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_MULTI)
+		b = append(append(b, request[8:12]...), 0, 0, 0, 0)
+		r.answer = append(b, data...)
+	}
+	for index, first := range r.links {
+		b := make([]byte, 16+8*25)
+		binary.NativeEndian.PutUint32(b[4:], uint32(index))
+		binary.NativeEndian.PutUint16(b[12:], uint16(len(b)-12))
+		binary.NativeEndian.PutUint16(b[14:], 1)
+		for i := range uint64(8) {
+			binary.NativeEndian.PutUint64(b[16+8*i:], first+i)
+		}
+		message(unix.RTM_NEWSTATS, b)
+	}
+	message(unix.NLMSG_DONE, make([]byte, 4))
+	return len(request), nil
+}
+
+func (r *route) Read(b []byte) (int, error) {
+	n := copy(b, r.answer)
+	r.answer = nil
+	return n, nil
+}
+
+func (r *route) Close() error { return nil }
 
 func (h *recordedHost) read(t testing.TB, name string) string {
 	t.Helper()

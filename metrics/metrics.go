@@ -12,13 +12,12 @@ package metrics
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/mdlayher/netlink"
 
 	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/agent/container"
@@ -56,12 +55,13 @@ type Metrics struct {
 	cfg     Config
 	deps    Deps
 	machine *machine.Reader
-	history *history.History // nil when it is off
-	dial    func(deadline time.Time) (*netlink.Conn, error)
+	history *history.History                                     // nil when it is off
+	dial    func(deadline time.Time) (io.ReadWriteCloser, error) // of a route netlink socket
 	cost    cost
 	share   *share
 	disk    *diskuse.Estimator // nil unless the group disk is asked for
 	own     *expo.Labels       // none but since when the agent counts
+	spare   spare
 
 	mu       sync.Mutex
 	tree     *cgroup.Tree // nil until the hierarchies were found
@@ -83,7 +83,8 @@ func New(cfg Config, deps Deps) (*Metrics, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	m := &Metrics{cfg: cfg, deps: deps, machine: machine.NewReader(deps.Root), dial: linkstat.Dial}
+	m := &Metrics{cfg: cfg, deps: deps, machine: machine.NewReader(deps.Root)}
+	m.dial = func(deadline time.Time) (io.ReadWriteCloser, error) { return linkstat.Dial(deadline) }
 	m.share = newShare(m.scrape)
 	if slices.Contains(cfg.Also, "disk") {
 		m.disk = diskuse.New(cfg.DiskEvery, deps.Now)

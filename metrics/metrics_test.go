@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/mdlayher/netlink"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/stat"
@@ -264,7 +263,7 @@ func TestThrottlingIsNotShownWithoutAQuotaNorASwapLimitWithoutSwapAccounting(t *
 func TestWithoutLinkStatisticsTheRestOfThePageIsThere(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "v1", nil)
-	h.dial = func(time.Time) (*netlink.Conn, error) { return nil, syscall.EMFILE }
+	h.dial = func(time.Time) (io.ReadWriteCloser, error) { return nil, syscall.EMFILE }
 	h.publish(recordedContainer("v1"))
 	got := series(t, h.Metrics, "container_")
 	for name := range got {
@@ -416,7 +415,7 @@ func BenchmarkEncode500(b *testing.B) {
 	for b.Loop() {
 		page := h.Metrics.write(p, expo.Text, expo.Gzip)
 		b.SetBytes(int64(len(page.b)))
-		bodies.Put(page)
+		h.spare.put(page)
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/500, "us/container")
 }

@@ -141,5 +141,8 @@ func (m *Metrics) dumpLinks(deadline time.Time, visit func(int, linkstat.Counter
 		return err
 	}
 	defer conn.Close()
-	return linkstat.Dump(conn, visit)
+	if m.scratch.links == nil {
+		m.scratch.links = make([]byte, linkstat.BufferSize)
+	}
+	return linkstat.Dump(conn, m.scratch.links, visit)
 }

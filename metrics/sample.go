@@ -48,11 +48,8 @@ func (p *page) samples() []history.Sample {
 		}
 	}
 	for _, e := range p.ended {
-		if e.final.missed {
-			continue
-		}
 		s := sampleOf(e.slot, &e.final.stats, e.final.at)
-		s.Read, s.Ended = true, true
+		s.Read, s.Ended = !e.final.missed, true
 		out = append(out, s)
 	}
 	return out
@@ -111,5 +108,11 @@ func (s *slot) who() history.Who {
 	return w
 }
 
-// life is key as a word. The start is not in it: what a runtime says of that may be finer in one answer than in another.
-func (k key) life() string { return fmt.Sprintf("%s/%s/%d", k.runtime, k.id, k.pid) }
+// life is key as a word. The start is in it only where nobody saw a process, and then in seconds: what a runtime says of
+// it may be finer in one answer than in another.
+func (k key) life() string {
+	if k.pid == 0 {
+		return fmt.Sprintf("%s/%s/@%d", k.runtime, k.id, k.started.Unix())
+	}
+	return fmt.Sprintf("%s/%s/%d", k.runtime, k.id, k.pid)
+}

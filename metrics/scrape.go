@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -26,29 +25,15 @@ func flavourOf(f expo.Format, c expo.Coding) flavour { return 1 << (int(f)*codin
 // answer is what one scrape gives to all who asked for it.
 type answer struct {
 	bodies  map[flavour]*body
+	spare   *spare
 	usage   []Usage
 	samples []history.Sample
-}
-
-// body is one HTTP body in memory that is used again.
-type body struct{ b []byte }
-
-var bodies = sync.Pool{New: func() any { return new(body) }}
-
-// takeBody gives an empty body with room for somewhat more than size bytes.
-func takeBody(size int) *body {
-	b := bodies.Get().(*body)
-	if cap(b.b) < size {
-		b.b = make([]byte, 0, size+size/8)
-	}
-	b.b = b.b[:0]
-	return b
 }
 
 // recycle gives the memory of the bodies back.
 func (a *answer) recycle() {
 	for _, b := range a.bodies {
-		bodies.Put(b)
+		a.spare.put(b)
 	}
 	a.bodies = nil
 }
@@ -77,7 +62,7 @@ func (s *encode) sample(of *slot, labels *expo.Labels, extra []byte, v float64) 
 func (m *Metrics) scrape(want flavour) *answer {
 	p := m.gather()
 	m.counsel(p)
-	a := &answer{bodies: map[flavour]*body{}}
+	a := &answer{bodies: map[flavour]*body{}, spare: &m.spare}
 	for _, f := range [...]expo.Format{expo.Text, expo.OpenMetrics} {
 		for _, c := range [...]expo.Coding{expo.Identity, expo.Gzip, expo.Zstd} {
 			if form := flavourOf(f, c); want&form != 0 {
@@ -105,7 +90,7 @@ func (m *Metrics) write(p *page, f expo.Format, c expo.Coding) *body {
 		first = expo.Identity
 	}
 	form := flavourOf(f, first)
-	b := takeBody(s.sizes[form])
+	b := m.spare.take(s.sizes[form])
 	if first == expo.Gzip {
 		s.encoder.ResetGzip(f, b.b, s.text)
 	} else {
@@ -133,7 +118,7 @@ func (m *Metrics) write(p *page, f expo.Format, c expo.Coding) *body {
 	if c == expo.Zstd {
 		plain := b
 		b = m.zstd(plain, flavourOf(f, c))
-		bodies.Put(plain)
+		m.spare.put(plain)
 	}
 	return b
 }
@@ -142,6 +127,7 @@ func (m *Metrics) write(p *page, f expo.Format, c expo.Coding) *body {
 func (p *page) write(s *encode) {
 	e := &s.encoder
 	s.budget.begin(p.slots)
+	s.devices.page++
 	for i := range containerMetrics {
 		m := &containerMetrics[i]
 		if s.exclude[m.Group] {
@@ -187,10 +173,7 @@ func (p *page) write(s *encode) {
 		}
 		e.Family(m.Family)
 		for _, c := range p.ended {
-			if p.at.After(c.until) {
-				continue
-			}
-			if v, ok := m.value(c); ok {
+			if v, ok := m.value(c); ok && c.shown(p.at) {
 				e.Sample(c.slot.labels, nil, v) // one for each container, of a bounded number: no budget
 			}
 		}
@@ -219,7 +202,7 @@ func (m *Metrics) zstd(plain *body, form flavour) *body {
 		s.zstd, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 			zstd.WithWindowSize(farEnough), zstd.WithLowerEncoderMem(true)) // the options are valid
 	}
-	out := takeBody(s.sizes[form])
+	out := m.spare.take(s.sizes[form])
 	out.b = s.zstd.EncodeAll(plain.b, out.b)
 	s.sizes[form] = len(out.b)
 	m.cost.phase("zstd", began)

@@ -20,9 +20,20 @@ func (m *Metrics) services() []host.Membership {
 }
 
 // serviceTargets are measured as pods' own cgroups are: nobody's container, so without health, restarts or a last sample.
-func serviceTargets(found []host.Membership) []target {
+// A service that is one of the containers (Podman with --cgroups=split, nspawn) is measured as that alone.
+func serviceTargets(found []host.Membership, containers []target) []target {
+	if len(found) == 0 {
+		return nil
+	}
+	taken := map[string]bool{}
+	for _, t := range containers {
+		taken[t.cgroup.Path()] = true
+	}
 	var out []target
 	for _, at := range found {
+		if taken[at.Path()] {
+			continue
+		}
 		name := path.Base(at.Path())
 		c := &container.Container{Runtime: "systemd", ID: container.ID(name), Name: name, State: container.Running, Cgroup: at}
 		out = append(out, target{aggregate: true, c: c, cgroup: at, labels: aggregateLabels(at.Path(), container.Pod{})})

@@ -42,3 +42,17 @@ func TestServicesAreMeasuredOnRequestAsSoonAsTheyAreThere(t *testing.T) {
 		}
 	}
 }
+
+func TestAServiceThatIsAContainerIsMeasuredOnce(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "v2", func(c *Config) { c.Services = []string{"*.service"} })
+	h.write(t, "sys/fs/cgroup/system.slice/web.service/memory.current", "4096\n")
+	h.write(t, "sys/fs/cgroup/system.slice/db.service/memory.current", "4096\n")
+	c := recordedContainer("v2")
+	c.Cgroup.Unified = "/system.slice/web.service"
+	h.publish(c)
+	_ = text(t, h.Metrics) // services are looked for once the hierarchies are found
+	if got := series(t, h.Metrics, "container_memory_usage_bytes"); len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+}

@@ -16,7 +16,6 @@ import (
 	"time"
 	"unsafe"
 
-	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -263,7 +262,7 @@ func TestWhatAProcessSentAndReceivedIsInTheVeryNextScrape(t *testing.T) {
 	c := container.Container{ID: "net", Runtime: "containerd", State: container.Running, PID: p.pid, Cgroup: g.member, NetNS: own,
 		Links: []container.Link{{Index: veth.Attrs().Index, Name: veth.Name}}}
 	m, _ := measuring(t, c)
-	m.dial = func(deadline time.Time) (conn *mdlayher.Conn, err error) {
+	m.dial = func(deadline time.Time) (conn io.ReadWriteCloser, err error) {
 		return conn, errors.Join(ns.Run(func() error { conn, err = linkstat.Dial(deadline); return err }))
 	}
 

@@ -87,7 +87,7 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 	if m.cfg.Aggregates {
 		ts = append(ts, aggregates(ts)...)
 	}
-	ts = append(ts, serviceTargets(services)...)
+	ts = append(ts, serviceTargets(services, ts)...)
 	for _, t := range ts {
 		k := t.key()
 		if pid, ok := lives[k.unpid()]; ok && k.pid == 0 {
@@ -137,7 +137,7 @@ func (m *Metrics) sync(snap *container.Snapshot) {
 		}
 	}
 	buried = append(buried, m.unseen(snap)...)
-	next.ended = remember(m.view.ended, buried, snap, m.deps.Now())
+	next.ended = m.remember(m.view.ended, buried, snap, m.deps.Now())
 	m.view = next
 	m.wantDisk(next)
 }

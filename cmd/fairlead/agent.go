@@ -17,6 +17,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/api"
 	"github.com/fairlead-dev/fairlead/agent/config"
 	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/heap"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/reap"
 	"github.com/fairlead-dev/fairlead/agent/stat"
@@ -46,6 +47,7 @@ func runAgent(e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	heap.KeepSmall()
 	log, level := newLog(e, file.Log)
 	release, err := state.Lock(file.StateDir)
 	if err != nil {

@@ -143,7 +143,11 @@ func topPicture(rows []psRow, by string, now time.Time, width, height int) strin
 	}
 	var b strings.Builder
 	line := func(text string) { b.WriteString(strings.TrimRight(clip(text, width), " ") + "\n") }
-	line(fmt.Sprintf("%s  %d containers  %.2f cores  %s  by %s", now.Format("15:04:05"), len(rows), cores, size(uint64(memory)), by))
+	containers := "1 container"
+	if len(rows) != 1 {
+		containers = fmt.Sprintf("%d containers", len(rows))
+	}
+	line(fmt.Sprintf("%s  %s  %.2f cores  %s  by %s", now.Format("15:04:05"), containers, cores, size(uint64(memory)), by))
 	name := max(12, width-63) // what the other columns leave
 	line(fmt.Sprintf("%-*s %-12s %-10s %12s %18s %5s", name, "NAME", "ID", "RUNTIME", "CPU", "MEMORY", "TASKS"))
 	for i, r := range rows {

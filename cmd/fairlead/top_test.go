@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/metrics"
+	"github.com/fairlead-dev/fairlead/metrics/history"
 )
 
 func busy(name string, cores float64, memory uint64) psRow {
@@ -42,6 +43,11 @@ func TestTopShowsTheBusiestFirstAndFitsTheScreen(t *testing.T) {
 		}
 		if strings.Contains(picture, "\x1b") {
 			t.Error("a name steers the terminal")
+		}
+	}
+	for n, want := range []string{"  0 containers  ", "  1 container  ", "  2 containers  "} {
+		if picture := topPicture(rows[:n], "cpu", time.Now(), 80, 24); !strings.Contains(picture, want) {
+			t.Errorf("no %q in %s", want, picture)
 		}
 	}
 	if n := strings.Count(topPicture(rows, "cpu", time.Now(), 80, 4), "\n"); n != 4 {
@@ -87,6 +93,23 @@ func TestMomentsArePeoplesOwn(t *testing.T) {
 	for _, text := range []string{"", "-1h", "yesterday", "-3d", "2026-13-01"} {
 		if _, err := parseSince(text, now); err == nil {
 			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func TestUsageSaysWhatIsNotIn(t *testing.T) {
+	t.Parallel()
+	rows := []history.Row{{}, {Missing: []string{history.NoBegin, history.NoMemory}}, {Missing: []string{history.NoBegin}}}
+	want := "! more was used than the row says: 2 ran before the records begin; 1 had no\nknown memory for a time\n"
+	if got := lacking(rows); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := lacking(rows[:1]); got != "" {
+		t.Errorf("of whole rows: %q", got)
+	}
+	for _, what := range []string{history.NoBegin, history.NoEnd, history.NoMemory, history.NoNetwork, history.Reset} {
+		if lacking([]history.Row{{Missing: []string{what}}}) == "" {
+			t.Errorf("no words for %s", what)
 		}
 	}
 }

@@ -16,8 +16,8 @@ const usageHelp = `fairlead usage --since T [--json]
 
 What each container used since then: CPU seconds, memory held (GiB for so many hours), bytes of block I/O and network.
 T is how long ago (90m, 24h, 7d), a day (2026-11-20) or a moment (2026-11-20T08:00:00Z). Records are by the slot, ten
-minutes by default. A row with "!" is incomplete: more was used than it says; --json names what is not in. Needs
-metrics.history.on. Example:
+minutes by default. A row with "!" is incomplete: more was used than it says; below the table is what is not in, and
+--json names it row by row. Needs metrics.history.on. Example:
 
   fairlead usage --since 24h`
 
@@ -27,9 +27,13 @@ func runUsage(e env, args []string) error {
 	if err := f.parse(args); err != nil {
 		return err
 	}
-	from, err := parseSince(*since, time.Now())
+	now := time.Now()
+	from, err := parseSince(*since, now)
 	if err != nil {
 		return err
+	}
+	if from.After(now) {
+		return misuse("--since: %s is yet to come", *since)
 	}
 	var report history.Report
 	printed, err := f.ask(e, "/v1/usage?since="+url.QueryEscape(from.UTC().Format(time.RFC3339)), &report)
@@ -57,7 +61,31 @@ func runUsage(e env, args []string) error {
 		})
 	}
 	table(e.stdout, "NAME ID CPU-S GIB-H READ WRITTEN RECV SENT", out)
+	fmt.Fprint(e.stdout, lacking(report.Rows))
 	return nil
+}
+
+// lacking says what is not in the rows that are marked; nothing when all are whole.
+func lacking(rows []history.Row) string {
+	count := map[string]int{}
+	for _, r := range rows {
+		for _, what := range r.Missing {
+			count[what]++
+		}
+	}
+	var said []string
+	for _, m := range []struct{ what, words string }{
+		{history.NoBegin, "ran before the records begin"}, {history.NoEnd, "ended unseen"}, {history.Reset, "had a counter go back"},
+		{history.NoMemory, "had no known memory for a time"}, {history.NoNetwork, "ended, and what they sent last is unknown"},
+	} {
+		if n := count[m.what]; n > 0 {
+			said = append(said, fmt.Sprintf("%d %s", n, m.words))
+		}
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return wrap("! more was used than the row says: "+strings.Join(said, "; "), 0, 80)
 }
 
 // parseSince reads what people write for a moment in the past.

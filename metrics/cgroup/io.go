@@ -45,12 +45,15 @@ func (s *Stats) device(major, minor uint32) *Device {
 
 // v1IO are the counters of the throttling layer, which sees every request whatever the scheduler of the device is. The
 // bfq files, which cAdvisor asks first, count only on devices that bfq schedules.
+//
+// The kernel counts a request's bytes before it counts the request (blk_should_throtl in block/blk-throttle.h): while no
+// request came, no bytes did.
 var v1IO = []format{
-	{name: "blkio.throttle.io_service_bytes_recursive", long: true, parse: func(b []byte, s *Stats) error {
-		return parseIOV1(b, s, func(d *Device) *[ops]Value { return &d.Bytes })
-	}},
 	{name: "blkio.throttle.io_serviced_recursive", long: true, parse: func(b []byte, s *Stats) error {
 		return parseIOV1(b, s, func(d *Device) *[ops]Value { return &d.Done })
+	}},
+	{name: "blkio.throttle.io_service_bytes_recursive", long: true, follows: true, parse: func(b []byte, s *Stats) error {
+		return parseIOV1(b, s, func(d *Device) *[ops]Value { return &d.Bytes })
 	}},
 }
 

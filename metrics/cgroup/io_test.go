@@ -14,8 +14,8 @@ func TestGarbageAmongDevicesIsAnErrorAndWhatCameBeforeStands(t *testing.T) {
 		f    format
 		text string
 	}{
-		{v1IO[0], "8:0 Read 7\n8:0 Write x\n"}, {v1IO[0], "8:0 Read 7\n8 Read 1\n"}, {v1IO[0], "8:0 Read 7\nTotal\nnonsense\n"},
-		{v1IO[0], "8:0 Read 7\n99999999999:0 Read 1\n"},
+		{v1IO[1], "8:0 Read 7\n8:0 Write x\n"}, {v1IO[1], "8:0 Read 7\n8 Read 1\n"}, {v1IO[1], "8:0 Read 7\nTotal\nnonsense\n"},
+		{v1IO[1], "8:0 Read 7\n99999999999:0 Read 1\n"},
 		{v2IO[0], "8:0 rbytes=7\n8:1 rbytes=\n"}, {v2IO[0], "8:0 rbytes=7\nx rbytes=1\n"},
 	} {
 		var s Stats

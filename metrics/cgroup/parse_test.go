@@ -10,7 +10,7 @@ import (
 
 // every lists all formats, for the tests that hold for each of them.
 func every() map[string]format {
-	out := map[string]format{procs.name: procs}
+	out := map[string]format{procs[0].name: procs[0]}
 	for prefix, formats := range map[string][]format{
 		"v1/": append(append(append([]format{}, v1CPUAcct...), v1CPU...), v1Memory...),
 		"v2/": append(append([]format{}, v2CPU...), v2Memory...),
@@ -29,7 +29,7 @@ func TestGarbageIsAnErrorAndLeavesTheValueUnknown(t *testing.T) {
 	texts := []string{"", "\n", "x", "-5\n", "1 2 3\n", "18446744073709551616\n", "\x00\xff\xfe", "usage_usec\n", "max max\n",
 		"user -1\n", "total_rss 12kB\n", "anon 0x10\n", "nr_periods 1.5\n", "usage_usec 18446744073709551615\nuser_usec x\n"}
 	for name, f := range every() {
-		if f.name == procs.name || f.name == "cpu.cfs_quota_us" {
+		if f.name == procs[0].name || f.name == "cpu.cfs_quota_us" {
 			continue // the first is only counted; the second is below
 		}
 		for _, text := range texts {
@@ -117,7 +117,7 @@ func FuzzParsersNeverPanicAndNeverInvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for name, one := range all {
 			var s Stats
-			if err := one.parse(text, &s); err == nil && one.name != procs.name && !reflect.DeepEqual(s, Stats{}) && !strings.ContainsAny(string(text), "0123456789m") {
+			if err := one.parse(text, &s); err == nil && one.name != procs[0].name && !reflect.DeepEqual(s, Stats{}) && !strings.ContainsAny(string(text), "0123456789m") {
 				t.Errorf("%s read %+v from %q, which has no number", name, s, text)
 			}
 		}

@@ -33,13 +33,18 @@ const (
 	halfPage = 2048 // of the smallest pages
 )
 
+// file is one of a cgroup's. There are thousands of them, so it is small.
 type file struct {
-	format
-	dir    string
-	fd     int
-	absent bool   // this kernel, or this cgroup, has no such file
-	v2     bool   // in the unified hierarchy
-	text   []byte // of a limit that did not change; nil: it must be read
+	*format
+	dir string
+	// text is what the file shows, once it is known, behind the split; before that is the text of the file that it follows.
+	text   []byte
+	split  int32
+	fd     int32
+	known  bool // it need not be read
+	absent bool // this kernel, or this cgroup, has no such file
+	v2     bool // in the unified hierarchy
+	pids   bool // its lines are processes whose open files are counted
 }
 
 // path is made when it is asked for: a thousand containers have twenty thousand of them.
@@ -104,7 +109,12 @@ func (r *Reader) readKeeping(b *Buffer, s *Stats) error {
 	r.claim()
 	var bad error
 	for i := range r.files {
-		err := r.one(&r.files[i], b, s)
+		f := &r.files[i]
+		var follows *file
+		if i+1 < len(r.files) && r.files[i+1].follows {
+			follows = &r.files[i+1]
+		}
+		err := r.one(f, follows, b, s)
 		switch {
 		case err == nil:
 		case errors.Is(err, ErrGone):
@@ -117,14 +127,19 @@ func (r *Reader) readKeeping(b *Buffer, s *Stats) error {
 	return bad
 }
 
-func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
+// one reads f. What follows f must be read as well unless f shows what it showed before.
+func (r *Reader) one(f, follows *file, b *Buffer, s *Stats) error {
+	known := follows != nil && follows.known
+	if follows != nil {
+		follows.known = false // until f is seen to be as it was
+	}
 	if f.absent {
 		return nil
 	}
-	if f.text != nil {
-		return r.parse(f, f.text, s)
+	if f.known {
+		return r.parse(f, f.text[f.split:], s)
 	}
-	fd := f.fd
+	fd := int(f.fd)
 	if fd == closed {
 		var err error
 		if fd, err = r.open(f); err != nil || f.absent {
@@ -143,11 +158,18 @@ func (r *Reader) one(f *file, b *Buffer, s *Stats) error {
 	case err != nil:
 		return &os.PathError{Op: "read", Path: f.path(), Err: err}
 	}
+	if follows != nil {
+		if bytes.Equal(text, follows.text[:follows.split]) {
+			follows.known = known
+		} else {
+			follows.text, follows.split = append(follows.text[:0], text...), int32(len(text))
+		}
+	}
 	if err := r.parse(f, text, s); err != nil {
 		return err
 	}
-	if f.limit && r.watched {
-		f.text = bytes.Clone(text)
+	if f.known = f.limit && r.watched || f.follows && f.split > 0 && r.held > 0; f.known {
+		f.text = append(f.text[:f.split], text...)
 	}
 	return nil
 }
@@ -172,7 +194,9 @@ func (r *Reader) watch() {
 	}
 	if r.watched && r.changed.Swap(false) {
 		for i := range r.files {
-			r.files[i].text = nil
+			if f := &r.files[i]; f.limit {
+				f.known = false
+			}
 		}
 	}
 }
@@ -185,7 +209,7 @@ func (r *Reader) open(f *file) (int, error) {
 	fd, err := openRead(f.path())
 	switch {
 	case err == nil && r.held > 0 && r.keeps(f):
-		f.fd = fd
+		f.fd = int32(fd)
 		return fd, nil
 	case err == nil && !r.keeps(f):
 		return fd, nil
@@ -237,10 +261,10 @@ func (r *Reader) drop() {
 	for i := range r.files {
 		f := &r.files[i]
 		if f.fd != closed {
-			_ = unix.Close(f.fd) // opened for reading: there is nothing to lose
+			_ = unix.Close(int(f.fd)) // opened for reading: there is nothing to lose
 			f.fd = closed
 		}
-		f.absent, f.text = false, nil
+		f.absent, f.known, f.text, f.split = false, false, nil, 0
 	}
 	r.hold(-r.held)
 	if r.watched {

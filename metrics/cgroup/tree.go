@@ -72,7 +72,9 @@ type format struct {
 	parse func(text []byte, s *Stats) error
 	long  bool // one record a line: a read may end before the file does
 	limit bool // it changes only when somebody writes to its cgroup; see Tree.Watch
-	pids  bool // its lines are processes
+	// follows tells that it changes only when the file before it in the list does, and not after that.
+	follows bool
+	pids    bool // its lines are processes
 }
 
 // files decides which files tell about m: each controller where it is mounted, v1 before v2, because a controller that
@@ -82,8 +84,8 @@ func (t *Tree) files(m host.Membership, below func(mount, path string) (string, 
 	var out []file
 	unified, onUnified := below(h.Unified, m.Unified)
 	add := func(dir string, formats ...format) {
-		for _, f := range formats {
-			out = append(out, file{format: f, dir: dir, fd: closed, v2: dir == unified})
+		for i := range formats {
+			out = append(out, file{format: &formats[i], dir: dir, fd: closed, v2: dir == unified, pids: formats[i].pids})
 		}
 	}
 	v1 := func(controller string) (string, bool) { return below(h.V1[controller], m.V1[controller]) }
@@ -103,7 +105,7 @@ func (t *Tree) files(m host.Membership, below func(mount, path string) (string, 
 	case v2("cpu"):
 		add(unified, v2CPU...)
 	case !acctV1 && onUnified:
-		add(unified, v2CPU[0])
+		add(unified, v2CPU[:1]...)
 	}
 	switch {
 	case memoryV1:
@@ -152,11 +154,11 @@ func (t *Tree) files(m host.Membership, below func(mount, path string) (string, 
 	}
 	switch {
 	case pidsV1:
-		add(tasks, procs)
+		add(tasks, procs...)
 	case cpuV1:
-		add(cpu, procs)
+		add(cpu, procs...)
 	case onUnified:
-		add(unified, procs)
+		add(unified, procs...)
 	}
 	return out
 }
@@ -172,9 +174,13 @@ func below(mount, path string) (string, bool) {
 
 // Own cuts from m what the container made inside its own cgroup, so that a container that runs systemd (init.scope) or
 // that Podman started (container/) is measured whole. The container's own directory is named by its id:
-// "ID" with cgroupfs, "something-ID.scope" with systemd.
+// "ID" with cgroupfs, "something-ID.scope" with systemd. Where there is nothing to cut, as with most, m itself is given.
 func Own(m host.Membership, id string) host.Membership {
-	if id == "" {
+	whole := cut(m.Unified, id) == m.Unified
+	for _, path := range m.V1 {
+		whole = whole && cut(path, id) == path
+	}
+	if id == "" || whole {
 		return m
 	}
 	out := host.Membership{Unified: cut(m.Unified, id), V1: make(map[string]string, len(m.V1))}
@@ -188,7 +194,7 @@ func cut(path, id string) string {
 	end := 0
 	for part := range strings.SplitSeq(path, "/") {
 		end += len(part)
-		if part == id || strings.HasSuffix(part, "-"+id+".scope") {
+		if part == id || strings.HasSuffix(part, ".scope") && strings.HasSuffix(part, "-"+id+".scope") {
 			return path[:end]
 		}
 		end++

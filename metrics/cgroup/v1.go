@@ -9,7 +9,7 @@ const tick = 10_000_000
 var (
 	v1CPUAcct = []format{
 		{name: "cpuacct.usage", parse: func(b []byte, s *Stats) (err error) { s.CPU.Usage, err = number(b); return err }},
-		{name: "cpuacct.stat", parse: parseCPUAcctStat},
+		{name: "cpuacct.stat", follows: true, parse: parseCPUAcctStat}, // the usage, divided up
 	}
 	v1CPU = []format{
 		{name: "cpu.stat", parse: parseCPUStatV1},
@@ -36,7 +36,7 @@ var pids = []format{
 	{name: "pids.max", limit: true, parse: func(b []byte, s *Stats) (err error) { s.Pids.Limit, err = limit(b); return err }},
 }
 
-var procs = format{name: "cgroup.procs", parse: countLines, long: true, pids: true}
+var procs = []format{{name: "cgroup.procs", parse: countLines, long: true, pids: true}}
 
 // parseCPUAcctStat takes user and system time from cpuacct.stat rather than from cpuacct.usage_user and _sys: those are
 // sampled at ticks, this one is scaled to the exact runtime (kernel/sched/cputime.c, cputime_adjust).

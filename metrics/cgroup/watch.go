@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,8 @@ import (
 // superblock. Shown by TestALimitIsNewAtOnceWhoeverWroteIt.
 type watches struct {
 	mu   sync.Mutex
-	fd   int // an inotify instance; it ends with the Tree
-	of   map[int32]map[*Reader]bool
+	fd   int                 // an inotify instance; it ends with the Tree
+	of   map[int32][]*Reader // as a rule one
 	text []byte
 }
 
@@ -30,7 +31,7 @@ func (t *Tree) Watch() error {
 	if err != nil {
 		return os.NewSyscallError("inotify_init1", err)
 	}
-	t.watches = &watches{fd: fd, of: map[int32]map[*Reader]bool{}, text: make([]byte, 16<<10)}
+	t.watches = &watches{fd: fd, of: map[int32][]*Reader{}, text: make([]byte, 16<<10)}
 	runtime.AddCleanup(t.watches, func(fd int) { _ = unix.Close(fd) }, fd)
 	return nil
 }
@@ -68,13 +69,13 @@ func (w *watches) refresh() {
 func (w *watches) changed(wd int32, mask uint32) {
 	if mask&unix.IN_Q_OVERFLOW != 0 {
 		for _, rs := range w.of {
-			for r := range rs {
+			for _, r := range rs {
 				r.changed.Store(true)
 			}
 		}
 		return
 	}
-	for r := range w.of[wd] {
+	for _, r := range w.of[wd] {
 		r.changed.Store(true)
 	}
 	if mask&unix.IN_IGNORED != 0 { // the directory is gone
@@ -106,11 +107,9 @@ func (w *watches) add(r *Reader) bool {
 			w.remove(r)
 			return false
 		}
-		if w.of[int32(wd)] == nil {
-			w.of[int32(wd)] = map[*Reader]bool{}
+		if at := int32(wd); !slices.Contains(r.watches, at) { // two hierarchies may be one
+			w.of[at], r.watches = append(w.of[at], r), append(r.watches, at)
 		}
-		w.of[int32(wd)][r] = true
-		r.watches = append(r.watches, int32(wd))
 	}
 	return len(dirs) > 0
 }
@@ -118,7 +117,8 @@ func (w *watches) add(r *Reader) bool {
 // remove takes r's watches back. w is locked.
 func (w *watches) remove(r *Reader) {
 	for _, wd := range r.watches {
-		if delete(w.of[wd], r); len(w.of[wd]) == 0 {
+		rest := slices.DeleteFunc(w.of[wd], func(o *Reader) bool { return o == r })
+		if w.of[wd] = rest; len(rest) == 0 {
 			delete(w.of, wd)
 			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) // the kernel does it itself when the directory goes
 		}

@@ -134,14 +134,27 @@ func (z *deflater) tokens(ts []token, back int) {
 		t := &ts[i]
 		if t.bits > 0 {
 			z.flush()
-			left := t.bits
-			for _, w := range t.words {
-				z.add(uint64(w), min(left, 32))
-				left -= 32
-			}
+			z.words(t.words, t.bits)
 		}
 		if t.length > 0 {
 			z.match(t.length, back+t.delta)
+		}
+	}
+}
+
+// words writes so many bits, 64 of them in each word and the rest in the last.
+func (z *deflater) words(words []uint64, bits int) {
+	whole := bits / 64
+	out, acc := z.out, z.acc
+	for _, w := range words[:whole] {
+		out = binary.LittleEndian.AppendUint64(out, acc|w<<z.held)
+		acc = w >> (64 - z.held)
+	}
+	z.out, z.acc = out, acc
+	if rest := bits % 64; rest > 0 {
+		z.add(words[whole]&(1<<32-1), min(rest, 32))
+		if rest > 32 {
+			z.add(words[whole]>>32, rest-32)
 		}
 	}
 }

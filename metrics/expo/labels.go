@@ -38,7 +38,7 @@ func (l *Labels) With(name, value string) *Labels {
 
 // token is some text, as finished codes, and after it a match in the line before, if length is not 0.
 type token struct {
-	words         []uint32
+	words         []uint64
 	bits          int
 	length, delta int // delta is added to the distance between these labels and those before
 }
@@ -59,41 +59,45 @@ func (l *Labels) follow(before *Labels) {
 // tokenise finds what of text is in itself or in before already.
 func tokenise(text, before []byte) []token {
 	const least = 4
-	inBefore, inText := map[uint32]int{}, map[uint32]int{}
+	var inBefore, inText places
 	for i := range max(0, len(before)-least+1) {
-		if k := binary.LittleEndian.Uint32(before[i:]); inBefore[k] == 0 {
-			inBefore[k] = i + 1
+		if at := inBefore.of(before[i:]); *at == 0 {
+			*at = int32(i + 1)
 		}
 	}
 	var (
-		out []token
-		z   deflater
+		out  []token
+		z    deflater
+		room [512]byte // no need to make garbage: at an agent's start there are a thousand labels
 	)
+	z.out = room[:0]
 	cut := func(length, delta int) {
 		z.flush()
-		t := token{bits: 32*(len(z.out)/4) + int(z.held), length: length, delta: delta}
-		for i := 0; i < len(z.out); i += 4 {
-			t.words = append(t.words, binary.LittleEndian.Uint32(z.out[i:]))
+		t := token{bits: 8*len(z.out) + int(z.held), length: length, delta: delta}
+		if t.bits > 0 {
+			t.words = make([]uint64, 0, (t.bits+63)/64)
 		}
-		if z.held > 0 {
-			t.words = append(t.words, uint32(z.acc))
+		z.out = binary.LittleEndian.AppendUint64(z.out, z.acc)
+		z.out = binary.LittleEndian.AppendUint64(z.out, 0)
+		for i := 0; i < t.bits; i += 64 {
+			t.words = append(t.words, binary.LittleEndian.Uint64(z.out[i/8:]))
 		}
 		out = append(out, t)
-		z = deflater{}
+		z = deflater{out: z.out[:0]}
 	}
 	for i := 0; i < len(text); {
 		n, from, own := 0, 0, false
 		if i+least <= len(text) {
-			k := binary.LittleEndian.Uint32(text[i:])
-			if at := inBefore[k] - 1; at >= 0 {
+			if at := int(*inBefore.of(text[i:])) - 1; at >= 0 {
 				n, from = common(text[i:], before[at:]), at
 			}
-			if at := inText[k] - 1; at >= 0 && i-at < window {
+			seen := inText.of(text[i:])
+			if at := int(*seen) - 1; at >= 0 && i-at < window {
 				if m := common(text[i:], text[at:]); m > n {
 					n, from, own = m, at, true
 				}
 			}
-			inText[k] = i + 1
+			*seen = int32(i + 1)
 		}
 		switch {
 		case n < least:
@@ -105,12 +109,21 @@ func tokenise(text, before []byte) []token {
 			cut(n, i-from)
 		}
 		for j := i + 1; j < i+n && j+least <= len(text); j++ {
-			inText[binary.LittleEndian.Uint32(text[j:])] = j + 1
+			*inText.of(text[j:]) = int32(j + 1)
 		}
 		i += n
 	}
 	cut(0, 0)
 	return out
+}
+
+// places tell where four bytes were seen, or others that fall upon the same place: whoever asks compares.
+type places [1024]int32
+
+// of gives the place of the four bytes that text begins with: where they were seen, and 1; 0 is nowhere.
+func (p *places) of(text []byte) *int32 {
+	const spread = 2654435769 // 2^32 by the golden ratio
+	return &p[binary.LittleEndian.Uint32(text)*spread>>22]
 }
 
 func common(a, b []byte) int {

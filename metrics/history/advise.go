@@ -154,12 +154,18 @@ func suggestCPU(f Facts, headroom float64) *Suggestion {
 		s.Confidence = atMost(s.Confidence, Medium)
 	}
 	s.Limit = max(least, math.Round(math.Ceil(need/step-1e-9)*step*100)/100)
+	if need < least {
+		s.Reason += "; less is never suggested"
+	}
+	if f.Pod != "" && f.CPURequest > s.Limit { // elsewhere a request is a weight, which no limit bounds
+		s.Reason += fmt.Sprintf("; its request of %.2f has to come down with it", f.CPURequest)
+	}
 	return s
 }
 
 // suggestMemory takes the maximum: whoever goes beyond a memory limit is killed.
 func suggestMemory(f Facts, headroom float64) *Suggestion {
-	const step = 4 << 20
+	const step, least = 4 << 20, 8 << 20 // Docker takes no limit below 6 MiB, and runc needs some to start with
 	need := f.Memory.Max * (1 + headroom)
 	s := &Suggestion{Confidence: confidence(f.Span), Reason: fmt.Sprintf("highest use of %s over %s, plus %s", mebi(f.Memory.Max), span(f.Span), percent(headroom))}
 	switch limit := float64(f.MemoryLimit); {
@@ -174,7 +180,13 @@ func suggestMemory(f Facts, headroom float64) *Suggestion {
 		s.Confidence = atMost(s.Confidence, Medium)
 		s.Reason += ", which its limit held down"
 	}
-	s.Limit = max(step, math.Ceil(need/step-1e-9)*step)
+	s.Limit = max(least, math.Ceil(need/step-1e-9)*step)
+	if need < least {
+		s.Reason += "; less is never suggested"
+	}
+	if float64(f.MemoryRequest) > s.Limit { // runtimes refuse that
+		s.Reason += fmt.Sprintf("; its request of %s has to come down with it", mebi(float64(f.MemoryRequest)))
+	}
 	return s
 }
 
@@ -205,6 +217,9 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%.0f days", d.Hours()/24)
 	case d >= 2*time.Hour:
 		return fmt.Sprintf("%.0f hours", d.Hours())
+	}
+	if d < 2*time.Minute {
+		return fmt.Sprintf("%.0f seconds", d.Seconds())
 	}
 	return fmt.Sprintf("%.0f minutes", d.Minutes())
 }

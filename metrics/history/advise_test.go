@@ -32,8 +32,14 @@ func TestAdviceFitsWhatWasMeasured(t *testing.T) {
 		{
 			name:  "far too large, and seen for an hour",
 			facts: Facts{Span: time.Hour, CPU: &Quantiles{0, 0, 0, 0}, CPULimit: 4, Memory: &Quantiles{mib, mib, mib, mib}, MemoryLimit: 4096 * mib},
-			cpu:   0.05, memory: 4 * mib, confidence: [2]Confidence{Low, Low}, risks: [2]Risk{RiskLow, RiskLow},
-			reasons: [2]string{"over 60 minutes", "over 60 minutes"},
+			cpu:   0.05, memory: 8 * mib, confidence: [2]Confidence{Low, Low}, risks: [2]Risk{RiskLow, RiskLow},
+			reasons: [2]string{"over 60 minutes, plus 20%; less is never suggested", "over 60 minutes, plus 20%; less is never suggested"},
+		},
+		{
+			name:  "a pod that asks for more than it uses, seen for a moment",
+			facts: Facts{Who: Who{Pod: "web-0"}, Span: 50 * time.Second, CPU: &Quantiles{0.1, 0.1, 0.1, 0.1}, CPURequest: 0.5, Memory: &Quantiles{mib, mib, mib, 20 * mib}, MemoryRequest: 64 * mib},
+			cpu:   0.15, memory: 24 * mib, confidence: [2]Confidence{Low, Low}, risks: [2]Risk{RiskNone, RiskNone},
+			reasons: [2]string{"over 50 seconds, plus 20%; its request of 0.50 has to come down", "its request of 64.0 MiB has to come down"},
 		},
 		{
 			name:  "near both limits",

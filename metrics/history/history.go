@@ -133,6 +133,9 @@ func (h *History) load() error {
 	if err != nil {
 		return err
 	}
+	if last.At.IsZero() {
+		last.At = now // what starts before the first sample is known from its start all the same
+	}
 	h.ledger = NewLedger(h.cfg.Slot, h.cfg.Interval, last)
 	if err := h.turn(now); err != nil {
 		return err

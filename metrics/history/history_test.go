@@ -36,6 +36,9 @@ func (b burner) sample(now time.Time) Sample {
 		Life: b.name + b.started.Format("@150405"), At: now, Started: b.started, Read: !b.unread,
 	}
 	if b.unread {
+		if s.Ended = !b.ended.IsZero(); s.Ended {
+			s.At = b.ended
+		}
 		return s
 	}
 	s.Total[CPU] = cgroup.Known(uint64(b.cpu))
@@ -333,7 +336,7 @@ func TestRunSamplesAtFullMinutesAndWritesAtItsEnd(t *testing.T) {
 }
 
 // BenchmarkSample500 is one sample of 500 containers, the reading of cgroups not included. 0.1 % of a core is 60 ms of
-// each minute, and the reading takes about 25 of them.
+// each minute, and the reading takes some 35 of them.
 func BenchmarkSample500(b *testing.B) {
 	samples := make([]Sample, 500)
 	dir, err := state.Open(b.TempDir(), slog.New(slog.DiscardHandler))
@@ -353,4 +356,40 @@ func BenchmarkSample500(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// A last sample that was missed still tells that there was somebody: a row without figures says more than none.
+func TestContainerThatWasNeverReadIsMarked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pass(0)
+	missed := burner{name: "missed", started: noon.Add(10 * time.Second), ended: noon.Add(11 * time.Second), unread: true}
+	older := burner{name: "older", started: noon.Add(-time.Hour), ended: noon.Add(-time.Minute), unread: true} // before the history began
+	w.burners = []burner{missed, older}
+	for range 2 {
+		w.pass(time.Minute)
+	}
+	w.check(noon, "missed", 0, 0, NoEnd)
+	if row := w.row(noon, "missed"); row.CPUSeconds != nil || !row.Ended {
+		t.Errorf("%+v", row)
+	}
+	if r, err := w.Usage(noon); err != nil || len(r.Rows) != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// The agent is there, and its first sample comes at the next full minute: what starts meanwhile is known from its start.
+func TestContainerThatStartsBeforeTheFirstSampleIsWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if r, err := w.Usage(noon); err != nil || !r.From.IsZero() || len(r.Rows) != 0 {
+		t.Errorf("before the first sample: %+v, %v", r, err)
+	}
+	w.burners = []burner{
+		{name: "new", started: noon.Add(20 * time.Second), cpu: 5 * time.Second},
+		{name: "old", started: noon.Add(-time.Hour), cpu: 7 * time.Second},
+	}
+	w.pass(time.Minute)
+	w.check(noon, "new", 5, 0)
+	w.check(noon, "old", 0, 0, NoBegin)
 }

@@ -83,10 +83,10 @@ func (l *Ledger) Add(now time.Time, samples []Sample) (steps []Step, dropped int
 			continue
 		}
 		shown[s.Life] = true
-		if !s.Read {
+		r := l.records[s.Life]
+		if !s.Read && (!s.Ended || r == nil && !l.since(s)) {
 			continue
 		}
-		r := l.records[s.Life]
 		if r == nil {
 			if len(l.records) >= mostRecords {
 				dropped++
@@ -96,6 +96,12 @@ func (l *Ledger) Add(now time.Time, samples []Sample) (steps []Step, dropped int
 			l.records[s.Life] = r
 		}
 		if r.Ended {
+			continue
+		}
+		if !s.Read {
+			done[s.Life] = true
+			r.Ended, r.To = true, latest(r.To, s.At)
+			r.lacks(NoEnd)
 			continue
 		}
 		steps = append(steps, r.add(s, l.interval))
@@ -116,11 +122,15 @@ func (l *Ledger) Add(now time.Time, samples []Sample) (steps []Step, dropped int
 // unnoticed is for how long a container may have run before the inventory showed it.
 const unnoticed = 30 * time.Second
 
-// open begins the record of a life that was not known. If it began after the sample before, or so shortly before that it
-// was not noticed yet, all of it is in its counters.
+// since tells whether s began after the sample before, or so shortly before that it was not noticed yet.
+func (l *Ledger) since(s Sample) bool {
+	return !l.at.IsZero() && !s.Started.IsZero() && s.Started.After(l.at.Add(-unnoticed))
+}
+
+// open begins the record of a life that was not known. If it began since the sample before, all of it is in its counters.
 func (l *Ledger) open(s Sample) *Record {
 	r := &Record{Who: s.Who, Life: s.Life, Started: s.Started, From: s.Started, To: s.Started}
-	if l.at.IsZero() || s.Started.IsZero() || !s.Started.After(l.at.Add(-unnoticed)) {
+	if !l.since(s) {
 		r.From, r.To = s.At, s.At
 		r.Last = s.Total
 		r.remember(s.Level.Memory)

@@ -20,7 +20,7 @@ type Sample struct {
 	At      time.Time
 	Started time.Time
 	Read    bool // false: it is there, but could not be read this time
-	Ended   bool // the last one: read when the container's first process ended
+	Ended   bool // the last one: read when the container's first process ended; missed, if Read is false
 	Total   Amounts
 	Level   Level
 }

@@ -29,7 +29,7 @@ func count(t *testing.T) counted {
 	}
 	defer c.Close()
 	out := counted{map[int]Counters{}, map[string]Counters{}}
-	if err := Dump(c, func(i int, c Counters) { out.byIndex[i] = c }); err != nil {
+	if err := Dump(c, make([]byte, BufferSize), func(i int, c Counters) { out.byIndex[i] = c }); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile("/proc/thread-self/net/dev")

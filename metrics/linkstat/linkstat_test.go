@@ -1,13 +1,16 @@
 package linkstat
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/mdlayher/netlink"
-	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,34 +26,78 @@ func message(index int, from uint64) []byte {
 	return b
 }
 
+// dialogue is a route netlink socket: what was asked, and what is answered, piece by piece.
+type dialogue struct {
+	asked  []byte
+	pieces [][]byte
+}
+
+func (d *dialogue) Write(b []byte) (int, error) {
+	d.asked = append(d.asked, b...)
+	return len(b), nil
+}
+
+func (d *dialogue) Read(b []byte) (int, error) {
+	if len(d.pieces) == 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(b, d.pieces[0])
+	d.pieces = d.pieces[1:]
+	return n, nil
+}
+
+// answer puts a netlink header before data.
+func answer(kind uint16, sequence uint32, data []byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_MULTI)
+	b = binary.NativeEndian.AppendUint32(b, sequence)
+	b = append(append(b, 0, 0, 0, 0), data...)
+	return append(b, make([]byte, -len(b)&3)...)
+}
+
 func TestDumpAsksOnceAndVisitsEveryLink(t *testing.T) {
 	t.Parallel()
-	asked := 0
-	c := nltest.Dial(func(req []netlink.Message) ([]netlink.Message, error) {
-		if len(req) == 0 { // the end of a multi-part answer
-			return nil, nil
-		}
-		asked++
-		if h := req[0].Header; h.Type != unix.RTM_GETSTATS || h.Flags != netlink.Request|netlink.Dump {
-			t.Errorf("asked with %+v", h)
-		}
-		if want := append(make([]byte, 8), 1, 0, 0, 0); !cmp.Equal(req[0].Data, want) {
-			t.Errorf("asked for %v", req[0].Data)
-		}
-		h := netlink.Header{Type: unix.RTM_NEWSTATS, Sequence: req[0].Header.Sequence}
-		return []netlink.Message{{Header: h, Data: message(3, 10)}, {Header: h, Data: []byte{1, 2}}, {Header: h, Data: message(7, 100)}}, nil
-	})
-	defer c.Close()
+	d := &dialogue{pieces: [][]byte{
+		slices.Concat(answer(unix.RTM_NEWSTATS, 1, message(3, 10)), answer(unix.RTM_NEWSTATS, 1, []byte{1, 2}), answer(unix.RTM_NEWSTATS, 9, message(4, 1))),
+		answer(unix.RTM_NEWLINK, 1, message(5, 1)),
+		slices.Concat(answer(unix.RTM_NEWSTATS, 1, message(7, 100)), answer(unix.NLMSG_DONE, 1, make([]byte, 4)), answer(unix.RTM_NEWSTATS, 1, message(8, 1))),
+	}}
 	got := map[int]Counters{}
-	if err := Dump(c, func(i int, c Counters) { got[i] = c }); err != nil {
+	if err := Dump(d, make([]byte, BufferSize), func(i int, c Counters) { got[i] = c }); err != nil {
 		t.Fatal(err)
 	}
 	want := map[int]Counters{
 		3: {RxPackets: 10, TxPackets: 11, RxBytes: 12, TxBytes: 13, RxErrors: 14, TxErrors: 15, RxDropped: 16, TxDropped: 17},
 		7: {RxPackets: 100, TxPackets: 101, RxBytes: 102, TxBytes: 103, RxErrors: 104, TxErrors: 105, RxDropped: 106, TxDropped: 107},
 	}
-	if diff := cmp.Diff(want, got); diff != "" || asked != 1 {
-		t.Errorf("asked %d times: %s", asked, diff)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	ask := answer(unix.RTM_GETSTATS, 1, append(make([]byte, 8), 1, 0, 0, 0))
+	binary.NativeEndian.PutUint16(ask[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if !bytes.Equal(d.asked, ask) {
+		t.Errorf("asked %v, want %v", d.asked, ask)
+	}
+}
+
+func TestDumpSaysWhatWentWrong(t *testing.T) {
+	t.Parallel()
+	refused := binary.NativeEndian.AppendUint32(nil, ^uint32(unix.EPERM)+1)
+	for _, c := range []struct {
+		pieces [][]byte
+		want   error
+	}{
+		{nil, os.ErrDeadlineExceeded},
+		{[][]byte{{}}, io.ErrUnexpectedEOF},
+		{[][]byte{answer(unix.NLMSG_ERROR, 1, refused)}, unix.EPERM},
+		{[][]byte{answer(unix.NLMSG_DONE, 1, refused)}, unix.EPERM},
+		{[][]byte{answer(unix.RTM_NEWSTATS, 1, message(3, 10))[:100]}, nil},
+	} {
+		err := Dump(&dialogue{pieces: c.pieces}, make([]byte, BufferSize), func(int, Counters) { t.Error("a link") })
+		if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.HasPrefix(err.Error(), "dump link statistics: ") {
+			t.Errorf("%v, want %v", err, c.want)
+		}
 	}
 }
 
@@ -100,6 +147,7 @@ func TestMulticastTableNamesInterfacesByIndex(t *testing.T) {
 func FuzzForeignBytesNeverPanic(f *testing.F) {
 	f.Add([]byte(netdev))
 	f.Add(message(5, 1))
+	f.Add(answer(unix.RTM_NEWSTATS, 1, message(5, 1)))
 	f.Add([]byte("2 eth0 1 0 01\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_ = ParseNetDev(b, func(name []byte, _ Counters) {
@@ -113,5 +161,6 @@ func FuzzForeignBytesNeverPanic(f *testing.F) {
 			}
 		}
 		parseStats(b)
+		_, _ = messages(b, 1, func(int, Counters) {})
 	})
 }

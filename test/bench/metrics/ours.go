@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
+	"github.com/fairlead-dev/fairlead/agent/heap"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/metrics"
@@ -19,6 +20,7 @@ import (
 
 // ours is the agent's own way: the inventory follows containerd, the metrics part follows the inventory.
 func ours(ctx context.Context, containerd string) (http.Handler, error) {
+	heap.KeepSmall() // as the agent does
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	stats := new(stat.Registry)
 	inventory, err := container.New(container.Config{Run: filepath.Dir(containerd), Sockets: []string{containerd}},
