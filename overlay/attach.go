@@ -34,7 +34,7 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 	}
 	if a, ok := s.table.get(r.Key); ok {
 		if a.NSID == nsid && r.asks(a) {
-			return a, s.renamed(&a, r.NS.Path)
+			return a, s.learn(&a, r.NS.Path, r.Runtime)
 		}
 		if err := s.end(ctx, a, "attached anew"); err != nil { // the container was started again without a DEL
 			return plan.Attachment{}, err
@@ -152,12 +152,16 @@ func (s *session) make(ctx context.Context, a plan.Attachment, visit *kernel.Vis
 	return true, nil
 }
 
-// renamed notes that the namespace of a goes by another path now, or by one at all after an adoption.
-func (s *session) renamed(a *plan.Attachment, path string) error {
-	if a.NetNS == path {
+// learn notes that the namespace of a goes by another path now, or by one at all after an adoption, and whose a is when
+// that was not known. Its key is locked.
+func (s *session) learn(a *plan.Attachment, path, runtime string) error {
+	if a.Runtime != "" {
+		runtime = a.Runtime
+	}
+	if a.NetNS == path && a.Runtime == runtime {
 		return nil
 	}
-	a.NetNS = path
+	a.NetNS, a.Runtime = path, runtime
 	if err := s.journal.Append(attachRecord(*a)); err != nil {
 		return err
 	}

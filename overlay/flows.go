@@ -46,7 +46,10 @@ func (s *session) deleteRetired(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if len(s.leaving.all()) == 0 {
+		return nil
+	}
+	return s.flushRetired(context.WithoutCancel(ctx))
 }
 
 // flushRetired removes at once what was detached until now. When it returns nil, their links, flows and addresses are

@@ -22,6 +22,11 @@ func (o *Overlay) GC(ctx context.Context, network, runtime string, valid []plan.
 	if _, err := s.network(network); err != nil {
 		return err
 	}
+	for _, a := range unclaimed(s.table.all(), network, runtime, valid) {
+		if err := s.claim(a.Key, runtime); err != nil {
+			return fmt.Errorf("collect attachments to %s: %w", network, err)
+		}
+	}
 	stale := unnamed(s.table.all(), network, runtime, valid)
 	if len(stale) == 0 {
 		return nil
@@ -58,6 +63,27 @@ func unnamed(all []plan.Attachment, network, runtime string, valid []plan.Key) [
 	return slices.DeleteFunc(all, func(a plan.Attachment) bool {
 		return a.Network != network || a.Runtime != runtime || keep[a.Key]
 	})
+}
+
+// unclaimed gives the attachments to a network of which nobody knows whose they are (adopted, or made before there were
+// owners) and that a runtime names as its own.
+func unclaimed(all []plan.Attachment, network, runtime string, valid []plan.Key) []plan.Attachment {
+	if runtime == "" {
+		return nil
+	}
+	return slices.DeleteFunc(all, func(a plan.Attachment) bool {
+		return a.Network != network || a.Runtime != "" || !slices.Contains(valid, a.Key)
+	})
+}
+
+// claim notes whose an attachment is, unless that is known: that runtime's later GC speaks of it.
+func (s *session) claim(key plan.Key, runtime string) error {
+	defer s.keys.lock(key)()
+	a, ok := s.table.get(key)
+	if !ok {
+		return nil
+	}
+	return s.learn(&a, a.NetNS, runtime)
 }
 
 // inUse says why an attachment must not be taken from whoever has it; "" when nothing speaks for that.

@@ -29,6 +29,25 @@ func TestGCSpeaksOfOneNetworkAndOneRuntimeOnly(t *testing.T) {
 	}
 }
 
+func TestARuntimeClaimsWhatItNamesAndNobodyHas(t *testing.T) {
+	t.Parallel()
+	of := func(id, network, runtime string) plan.Attachment {
+		return plan.Attachment{Key: plan.Key{Owner: id, IfName: "eth0"}, Network: network, Runtime: runtime}
+	}
+	all := []plan.Attachment{of("adopted", "blue", ""), of("unnamed", "blue", ""), of("theirs", "blue", "two"), of("green", "green", "")}
+	var valid []plan.Key
+	for _, a := range []plan.Attachment{all[0], all[2], all[3]} {
+		valid = append(valid, a.Key)
+	}
+	got := unclaimed(slices.Clone(all), "blue", "one", valid)
+	if len(got) != 1 || got[0].Owner != "adopted" {
+		t.Errorf("got %v", got)
+	}
+	if got := unclaimed(slices.Clone(all), "blue", "", valid); len(got) > 0 {
+		t.Errorf("without a name: %v", got)
+	}
+}
+
 func TestGCKeepsWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	ns := host.NetNS{Dev: 4, Ino: 77}

@@ -9,6 +9,9 @@ import (
 	"syscall"
 )
 
+// Numbered tells whether this is a test build.
+const Numbered = true
+
 var (
 	mu      sync.Mutex
 	command string

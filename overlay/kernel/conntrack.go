@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,36 +33,43 @@ const (
 // forgetFlows removes the entries that any of flows means. The kernel does the filtering, so that thousands of foreign
 // entries cost a walk and no copy: since Linux 6.11 in the message that deletes, before that in the dump (5.8).
 func forgetFlows(flows []plan.Flow) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if len(flows) == 0 {
+		return nil
+	}
+	s, err := openSocket(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	for _, f := range flows {
-		filter, err := flowFilter(f)
-		if err != nil {
+	defer s.close()
+	filters := make([][]byte, len(flows))
+	messages := make([]message, len(flows))
+	for i, f := range flows {
+		if filters[i], err = flowFilter(f); err != nil {
 			return err
 		}
-		_, err = conn.Execute(ctMessage(ctDelete, netlink.Acknowledge, f.V6, filter))
-		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) { // before 6.11 half a tuple is no argument
-			err = forgetEach(conn, f, filter)
+		messages[i] = ctMessage(ctDelete, f.V6, filters[i])
+	}
+	faults, _, err := s.do(messages)
+	if err != nil {
+		return err
+	}
+	for i, fault := range faults {
+		if errors.Is(fault, unix.EOPNOTSUPP) || errors.Is(fault, unix.EINVAL) { // before 6.11 half a tuple is no argument
+			fault = forgetEach(s, flows[i], filters[i])
 		}
-		if gone(err) != nil {
-			return fmt.Errorf("%s: %w", f, err)
+		if gone(fault) != nil {
+			return fmt.Errorf("%s: %w", flows[i], fault)
 		}
 	}
 	return nil
 }
 
-func ctMessage(typ netlink.HeaderType, flags netlink.HeaderFlags, v6 bool, attributes []byte) netlink.Message {
+func ctMessage(typ uint16, v6 bool, attributes []byte) message {
 	family := byte(unix.AF_INET)
 	if v6 {
 		family = unix.AF_INET6
 	}
-	return netlink.Message{
-		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...), // struct nfgenmsg
-	}
+	return message{typ: typ, body: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...)} // struct nfgenmsg
 }
 
 func flowFilter(f plan.Flow) ([]byte, error) {
@@ -114,17 +122,23 @@ func putAddr(ae *netlink.AttributeEncoder, a netip.Addr, four, six uint16, flag 
 }
 
 // forgetEach dumps what the filter lets through and deletes it entry by entry.
-func forgetEach(conn *netlink.Conn, f plan.Flow, filter []byte) error {
-	entries, err := conn.Execute(ctMessage(ctGet, netlink.Dump, f.V6, filter))
-	if err != nil {
+func forgetEach(s *socket, f plan.Flow, filter []byte) error {
+	var entries [][]byte
+	ask := ctMessage(ctGet, f.V6, filter)
+	ask.asks = true
+	if err := s.dump(ask, func(entry []byte) { entries = append(entries, bytes.Clone(entry)) }); err != nil {
 		return err
 	}
 	for _, e := range entries {
-		tuple, err := origTuple(e.Data)
+		tuple, err := origTuple(e)
 		if err != nil {
 			return err
 		}
-		if _, err := conn.Execute(ctMessage(ctDelete, netlink.Acknowledge, f.V6, tuple)); gone(err) != nil {
+		faults, _, err := s.do([]message{ctMessage(ctDelete, f.V6, tuple)})
+		if err == nil {
+			err = gone(faults[0])
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
@@ -23,12 +25,12 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 	if i.Table, err = observeTable(); err != nil {
 		return i, fmt.Errorf("read table %s: %w", plan.TableName, err)
 	}
-	v, err := c.Visit(ns)
+	inner, err := netlink.NewHandleAt(netns.NsHandle(ns.FD), unix.NETLINK_ROUTE)
 	if err != nil {
-		return i, err
+		return i, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
 	}
-	defer v.Close()
-	box, err := view(v.nl, a.IfName)
+	defer inner.Close()
+	box, err := view(inner, a.IfName)
 	if err != nil {
 		return i, fmt.Errorf("inspect %s in %s: %w", a.IfName, ns.Path, err)
 	}
@@ -38,15 +40,14 @@ func (c *Conn) Inspect(_ context.Context, a plan.Attachment, ns plan.Namespace) 
 
 // LinkIndex gives the index of a link by its name, or false when there is none.
 func (c *Conn) LinkIndex(name string) (int, bool, error) {
-	l, err := c.nl.LinkByName(name)
-	var none netlink.LinkNotFoundError
-	if errors.As(err, &none) {
+	l, err := c.route.link(name)
+	if errors.Is(err, unix.ENODEV) {
 		return 0, false, nil
 	}
 	if err != nil {
 		return 0, false, fmt.Errorf("find link %s: %w", name, err)
 	}
-	return l.Attrs().Index, true, nil
+	return l.index, true, nil
 }
 
 // linkView is one device and what stands on it.

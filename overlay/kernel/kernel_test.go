@@ -244,6 +244,7 @@ func BenchmarkAttachDetach(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer ns.Close()
+	defer func() { _ = netns.Set(back) }()
 	c, err := Open(host.DefaultRoot())
 	if err != nil {
 		b.Fatal(err)
@@ -252,9 +253,16 @@ func BenchmarkAttachDetach(b *testing.B) {
 	inner, _ := netns.New()
 	defer inner.Close()
 	_ = netns.Set(ns)
-	defer func() { _ = netns.Set(back) }()
+	have, err := c.Observe(b.Context())
+	if err == nil {
+		err = c.Apply(b.Context(), plan.Steps(plan.Host{Networks: []plan.Network{green()}}, have))
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
 	a := attachment(2)
-	a.Node = netip.Addr{}
+	a.Node, a.Node6, a.Addr6 = netip.Addr{}, netip.Addr{}, netip.Addr{}
+	b.ReportAllocs()
 	for b.Loop() {
 		if err := c.Apply(b.Context(), plan.Attach(a, plan.Namespace{FD: int(inner)})); err != nil {
 			b.Fatal(err)

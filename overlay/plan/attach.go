@@ -4,7 +4,8 @@ import "net/netip"
 
 // Attach gives the steps that bring a container onto its network. This is the hot path: it depends on the attachment
 // alone and never on what else is on the host. Routing to the container comes last, so that nothing reaches it half
-// done; only the ports of the host follow, which lead there.
+// done; only the ports of the host follow, which lead there. Steps that are one message each stand together: they go to
+// the kernel in one system call.
 func Attach(a Attachment, ns Namespace) []Step {
 	veth := AddVeth{Link: HostLink(a), Peer: a.IfName, PeerMAC: a.ContainerMAC(), NS: ns}
 	inside := []Step{SetLink{Name: "lo", Up: true}}
@@ -22,14 +23,13 @@ func Attach(a Attachment, ns Namespace) []Step {
 	if len(a.Ports) > 0 {
 		steps = append(steps, SetLinkSysctl{"ipv4", a.Link(), "route_localnet", "1"})
 	}
-	steps = append(steps, AwaitUp{a.Link()})
 	for _, n := range HostNeighs(a) {
 		steps = append(steps, ReplaceNeigh{n})
 	}
 	for _, r := range HostRoutes(a) {
 		steps = append(steps, ReplaceRoute{r})
 	}
-	steps = append(steps, Admit{elementsOf(a)})
+	steps = append(steps, AwaitUp{a.Link()}, Admit{elementsOf(a)})
 	if stray := strayFlows(a); len(stray) > 0 {
 		steps = append(steps, ForgetFlows{stray})
 	}

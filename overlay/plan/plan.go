@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -224,14 +225,23 @@ func (a Attachment) ContainerMAC() MAC {
 	return MAC{0x02, 0xfa, ip[0], ip[1], ip[2], ip[3]}
 }
 
+// maxAlias is what the kernel keeps of a link's alias: IFALIASZ without the last byte.
+const maxAlias = 255
+
 // Alias is what the host link's alias says: everything that is needed to know the attachment again when the journal
-// is lost. It is written last, so a link that has it is complete.
+// is lost. It is written last, so a link that has it is complete. The runtime is left out where there is no room.
 func (a Attachment) Alias() string {
 	addrs := a.Addr.String()
 	if a.Addr6.IsValid() {
 		addrs += "," + a.Addr6.String()
 	}
-	return fmt.Sprintf("fairlead %s %s %s %s %s", a.Network, addrs, a.IfName, a.NSID, a.Owner)
+	with := func(nsid string) string {
+		return fmt.Sprintf("fairlead %s %s %s %s %s", a.Network, addrs, a.IfName, nsid, a.Owner)
+	}
+	if whole := with(a.NSID + "@" + url.QueryEscape(a.Runtime)); a.Runtime != "" && len(whole) <= maxAlias {
+		return whole
+	}
+	return with(a.NSID)
 }
 
 // ParseAlias reads what Alias wrote.
@@ -241,11 +251,13 @@ func ParseAlias(alias string) (Attachment, bool) {
 		return Attachment{}, false
 	}
 	four, six, dual := strings.Cut(f[2], ",")
-	a := Attachment{Key: Key{Owner: f[5], IfName: f[3]}, Network: f[1], NSID: f[4]}
-	var err, err6 error
+	nsid, runtime, _ := strings.Cut(f[4], "@")
+	a := Attachment{Key: Key{Owner: f[5], IfName: f[3]}, Network: f[1], NSID: nsid}
+	var err, err6, errRuntime error
 	a.Addr, err = netip.ParseAddr(four)
 	if dual {
 		a.Addr6, err6 = netip.ParseAddr(six)
 	}
-	return a, err == nil && err6 == nil && a.Addr.Is4()
+	a.Runtime, errRuntime = url.QueryUnescape(runtime)
+	return a, err == nil && err6 == nil && errRuntime == nil && a.Addr.Is4()
 }

@@ -171,11 +171,11 @@ ip -n /run/netns/c1 route replace 0.0.0.0/0 via 169.254.77.1 dev eth0 proto 94
 ip -n /run/netns/c1 route replace fe80::1/128 dev eth0 scope link proto 94
 ip -n /run/netns/c1 route replace ::/0 via fe80::1 dev eth0 proto 94
 sysctl -w net.ipv4.conf.flcEND.route_localnet=1
-until ip link show flcEND | grep -q 'state UP'; do :; done
 ip neigh replace 10.42.1.2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
 ip neigh replace fd42:0:0:1::2 lladdr 02:fa:0a:2a:01:02 dev flcEND nud permanent
 ip route replace 10.42.1.2/32 dev flcEND scope link src 10.42.1.1 proto 94
 ip route replace fd42:0:0:1::2/128 dev flcEND scope link src fd42:0:0:1::1 proto 94
+until ip link show flcEND | grep -q 'state UP'; do :; done
 nft add element inet fairlead links { flcEND . 02:fa:0a:2a:01:02 }
 nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }
 nft add element inet fairlead on4 { 192.0.2.11 . udp . 53 : 10.42.1.2 . 5353 }
@@ -221,7 +221,16 @@ func TestAliasTellsTheAttachmentAgain(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(x, y netip.Addr) bool { return x == y }), cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" || !ok {
 		t.Fatalf("ok %v (-want +got):\n%s", ok, diff)
 	}
-	for _, foreign := range []string{"", "uplink to rack 7", "fairlead blue nonsense eth0 4:9 c1", "fairlead blue 10.42.1.2,six eth0 4:9 c1"} {
+	long := strings.Repeat("r", 64)
+	a.Owner = strings.Repeat("c", 64)
+	for runtime, read := range map[string]string{"one": "one", "a b@c/ü": "a b@c/ü", long: long, strings.Repeat("ü", 32): ""} { // the last has no room
+		a.Runtime = runtime
+		got, ok := ParseAlias(a.Alias())
+		if !ok || got.Runtime != read || got.NSID != a.NSID || got.Key != a.Key || len(a.Alias()) > maxAlias {
+			t.Errorf("runtime %q came back as %q from %q", runtime, got.Runtime, a.Alias())
+		}
+	}
+	for _, foreign := range []string{"", "uplink to rack 7", "fairlead blue 10.42.1.2 eth0 4:9@%zz c1", "fairlead blue nonsense eth0 4:9 c1", "fairlead blue 10.42.1.2,six eth0 4:9 c1"} {
 		if _, ok := ParseAlias(foreign); ok {
 			t.Errorf("%q was taken for ours", foreign)
 		}

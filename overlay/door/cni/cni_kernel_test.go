@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -99,7 +100,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "cni.sock"), cni: libcni.NewCNIConfigWithCacheDir([]string{bin}, filepath.Join(dir, "cache"), nil)}
+	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "cni.sock"), cni: libcni.NewCNIConfigWithCacheDir([]string{bin}, filepath.Join(dir, "cache"), &invoke.DefaultExec{RawExec: &invoke.RawExec{}})}
 	sh(t, "ip link add under type veth peer name far && ip addr add 192.0.2.11/24 dev under && ip link set under up && ip link set far up")
 	t.Cleanup(func() {
 		sh(t, "ip link del under; ip route flush proto 94; ip link del group 64030 2>/dev/null; ip link del group 64032 2>/dev/null; nft delete table inet fairlead")

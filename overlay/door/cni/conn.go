@@ -48,7 +48,7 @@ func (c *call) close() {
 func receive(conn *net.UnixConn) (*call, error) {
 	c := &call{ns: -1}
 	var line []byte
-	buf, oob := make([]byte, 16<<10), make([]byte, syscall.CmsgSpace(4*8))
+	buf, oob := make([]byte, 4<<10), make([]byte, syscall.CmsgSpace(4*8))
 	for {
 		n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
 		if oobn > 0 {
