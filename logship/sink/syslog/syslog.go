@@ -94,14 +94,17 @@ func (s *Sink) connect(ctx context.Context) (resent int, err error) {
 		return 0, err
 	}
 	s.watch(s.conn)
-	if !s.resend || s.kept.records() == 0 {
+	if !s.resend || s.kept.count == 0 {
 		s.resend = false
 		return 0, nil
 	}
-	resent = s.kept.records()
-	s.log.Warn("connection ended before its last records were surely read; they are sent again", "records", resent)
-	if n, err := s.conn.send(ctx, s.kept.bytes(), nil); err != nil {
-		return begun(s.kept.ends, n), s.lost(err)
+	s.log.Warn("connection ended before its last records were surely read; they are sent again", "records", s.kept.count)
+	for _, p := range s.kept.pieces {
+		n, err := s.conn.send(ctx, p.bytes, nil)
+		resent += begun(p.ends, n)
+		if err != nil {
+			return resent, s.lost(err)
+		}
 	}
 	s.resend = false
 	s.kept.again, s.taken = resent, time.Now()
@@ -118,7 +121,7 @@ func (s *Sink) lost(why error) error {
 		s.resend = true
 	case s.tls != nil && time.Since(s.taken) < held:
 		s.kept.tail(heldBytes)
-		s.resend = s.kept.records() > 0
+		s.resend = s.kept.count > 0
 	default:
 		s.kept.clear()
 	}

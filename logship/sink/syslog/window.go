@@ -1,63 +1,99 @@
 package syslog
 
+import "slices"
+
 // Bounds of how many bytes of acknowledged messages are kept for the case of a reset. What a peer has unread is at most
-// its receive buffer. The window that it offers tells the free part of that; twice the largest seen stands for the whole,
-// because it has just read when the window is large. Linux lets the buffer grow to 6 MiB (tcp_rmem in ip-sysctl.rst).
+// the widest window that it has offered, because it offers what is free of its receive buffer. Linux lets that grow to
+// 6 MiB (tcp_rmem in ip-sysctl.rst).
 const (
 	minWindow = 1 << 20
 	maxWindow = 8 << 20
 )
 
-// window keeps the newest messages, and always the last.
+// window keeps the newest messages, and always the last, in pieces: what is too old goes without moving the rest.
 type window struct {
-	buf   []byte
-	ends  []int
-	again int // of them, so many at the front have been sent a second time
+	pieces []piece // never an empty one
+	spare  []piece // what has gone, to be used again
+	size   int     // bytes
+	count  int     // messages
+	again  int     // of them, so many at the front have been sent a second time
+}
+
+// pieceSize is where a piece ends and the next begins.
+const pieceSize = 128 << 10
+
+type piece struct {
+	bytes []byte
+	ends  []int // of each message
 }
 
 // add keeps messages of a peer that has offered so many bytes of room.
 func (w *window) add(messages []byte, ends []int, room int) {
-	base := len(w.buf)
-	w.buf = append(w.buf, messages...)
+	if len(ends) == 0 {
+		return
+	}
+	last := w.newest()
+	base := len(last.bytes)
+	last.bytes = append(last.bytes, messages...)
 	for _, e := range ends {
-		w.ends = append(w.ends, base+e)
+		last.ends = append(last.ends, base+e)
 	}
-	limit := min(max(2*room, minWindow), maxWindow)
-	// Cut in large steps only, so that a small message does not move a whole window.
-	if len(w.buf)-limit >= minWindow/2 {
-		w.cut(limit)
+	w.size, w.count = w.size+len(messages), w.count+len(ends)
+	for limit := min(max(room, minWindow), maxWindow); w.size-len(w.pieces[0].bytes) >= limit; {
+		w.drop(len(w.pieces[0].ends))
 	}
+}
+
+// newest gives the piece that has room for more.
+func (w *window) newest() *piece {
+	if n := len(w.pieces); n == 0 || len(w.pieces[n-1].bytes) >= pieceSize {
+		var p piece
+		if n := len(w.spare); n > 0 {
+			p, w.spare = w.spare[n-1], w.spare[:n-1]
+		}
+		w.pieces = append(w.pieces, piece{p.bytes[:0], p.ends[:0]})
+	}
+	return &w.pieces[len(w.pieces)-1]
 }
 
 // tail keeps the newest messages of together at least limit bytes, and none that has been sent a second time.
 func (w *window) tail(limit int) {
-	w.cut(limit)
-	w.drop(w.again)
-}
-
-// cut drops the oldest messages while what is left has limit bytes.
-func (w *window) cut(limit int) {
-	drop := 0
-	for drop < len(w.ends)-1 && len(w.buf)-w.ends[drop] >= limit {
-		drop++
+	for len(w.pieces) > 1 && w.size-len(w.pieces[0].bytes) >= limit {
+		w.drop(len(w.pieces[0].ends))
 	}
-	w.drop(drop)
+	if len(w.pieces) > 0 {
+		first, rest := w.pieces[0], w.size-len(w.pieces[0].bytes)
+		n := 0
+		for n < len(first.ends)-1 && rest+len(first.bytes)-first.ends[n] >= limit {
+			n++
+		}
+		w.drop(n)
+	}
+	w.drop(w.again)
 }
 
 // drop drops the n oldest messages.
 func (w *window) drop(n int) {
-	if n == 0 {
-		return
+	w.count, w.again = w.count-n, max(w.again-n, 0)
+	for n > 0 {
+		first := &w.pieces[0]
+		if n < len(first.ends) {
+			at := first.ends[n-1]
+			first.bytes, first.ends = first.bytes[at:], first.ends[n:]
+			for i := range first.ends {
+				first.ends[i] -= at
+			}
+			w.size -= at
+			return
+		}
+		n -= len(first.ends)
+		w.size -= len(first.bytes)
+		if len(w.spare) < 2 {
+			w.spare = append(w.spare, *first)
+		}
+		w.pieces = slices.Delete(w.pieces, 0, 1)
 	}
-	at := w.ends[n-1]
-	w.buf = append(w.buf[:0], w.buf[at:]...)
-	w.ends = append(w.ends[:0], w.ends[n:]...)
-	for i := range w.ends {
-		w.ends[i] -= at
-	}
-	w.again = max(w.again-n, 0)
 }
 
-func (w *window) bytes() []byte { return w.buf }
-func (w *window) records() int  { return len(w.ends) }
-func (w *window) clear()        { w.buf, w.ends, w.again = w.buf[:0], w.ends[:0], 0 }
+// clear forgets all, and gives the memory back.
+func (w *window) clear() { *w = window{} }
