@@ -1,36 +1,79 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 
+	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
 
+// following is the store's Follow, for one session.
+type following struct {
+	stop  context.CancelFunc
+	ended chan struct{} // closed when Follow has returned err
+	err   error
+	news  chan struct{}
+
+	mu   sync.Mutex
+	last store.Cluster
+}
+
+// follow begins to follow the store.
+func (s *session) follow(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &following{stop: cancel, ended: make(chan struct{}), news: make(chan struct{}, 1)}
+	s.following = f
+	go func() {
+		defer close(f.ended)
+		f.err = agent.Go(ctx, func(ctx context.Context) error {
+			return s.o.store.Follow(ctx, func(c store.Cluster) {
+				f.mu.Lock()
+				f.last = c
+				f.mu.Unlock()
+				poke(f.news)
+			})
+		})
+	}()
+}
+
+// end stops following and waits for it.
+func (f *following) end() {
+	if f != nil {
+		f.stop()
+		<-f.ended
+	}
+}
+
+func (f *following) cluster() store.Cluster {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
 // firstCluster waits for the store's first word, so that the table knows this host's blocks.
 func (s *session) firstCluster(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var first *store.Cluster
-	err := s.o.store.Follow(ctx, func(c store.Cluster) {
-		if first == nil {
-			first = &c
-			cancel()
-		}
-	})
-	if err == nil && first == nil {
-		err = context.Cause(ctx)
+	if err := s.present(); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("read cluster from store %s: %w", s.o.store.Name(), err)
+	s.follow(ctx)
+	var err error
+	select {
+	case <-s.following.news:
+		return s.setCluster(s.following.cluster())
+	case <-s.following.ended:
+		err = s.following.err
+	case <-ctx.Done():
 	}
-	return s.setCluster(*first)
+	return fmt.Errorf("read cluster from store %s: %w", s.o.store.Name(), cmp.Or(err, context.Cause(ctx)))
 }
 
 // setCluster works out this host's part in each network.
@@ -56,9 +99,17 @@ func (s *session) setCluster(c store.Cluster) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.Networks != nil {
+		if err := s.share(c); err != nil {
+			return err
+		}
+	}
 	s.cluster, s.underlay, s.near = c, underlay, segment
 	s.networks = s.o.cfg.networks(s.served(), c, underlay, segment)
 	s.table.serve(s.networks)
+	s.tellFenced()
+	close(s.taken)
+	s.taken = make(chan struct{})
 	return nil
 }
 
@@ -70,7 +121,10 @@ func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]pl
 			near = append(near, p.Addr)
 		}
 	}
-	wanted := slices.ContainsFunc(s.o.cfg.Networks, func(n Network) bool { return n.Path == "direct" })
+	s.mu.Lock()
+	listed := s.listed
+	s.mu.Unlock()
+	wanted := slices.ContainsFunc(listed, func(n Network) bool { return n.Path == "direct" })
 	if len(near) == 0 || !wanted {
 		return nil, nil
 	}
@@ -104,23 +158,48 @@ func (s *session) underlayNow() kernel.Underlay {
 	return s.underlay
 }
 
+// followStore takes over what the store tells. What cannot be taken leaves all as it was. It begins with what is taken
+// already: peers on the segment may have answered before anybody listened.
 func (s *session) followStore(ctx context.Context) error {
-	fault := make(chan error, 1)
-	err := s.o.store.Follow(ctx, func(c store.Cluster) {
-		if err := s.setCluster(c); err != nil {
-			select {
-			case fault <- err:
-			default:
-			}
-			return
+	poke(s.following.news)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.following.ended:
+			return s.following.err
+		case <-s.following.news:
 		}
-		s.newCluster.Store(true)
-		poke(s.repair)
-	})
-	select {
-	case e := <-fault:
-		return errors.Join(e, err)
-	default:
+		if err := s.takeCluster(ctx, s.following.cluster()); err != nil && ctx.Err() == nil {
+			s.o.deps.Log.Error("what the store tells could not be taken over", "store", s.o.store.Name(), "err", err)
+		}
+		poke(s.published) // a block more or less changes what is wanted
+	}
+}
+
+// takeCluster takes a cluster over. What is new of our own is in the kernel before a container can ask for it; peers
+// follow, many at once.
+func (s *session) takeCluster(ctx context.Context, c store.Cluster) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	before := s.own()
+	if err := s.setCluster(c); err != nil {
 		return err
 	}
+	s.newCluster.Store(true)
+	if slices.Equal(s.own(), before) {
+		poke(s.repair)
+		return nil
+	}
+	return s.putRightLocked(ctx)
+}
+
+// own tells which networks there are, and which blocks of them are ours.
+func (s *session) own() (out []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.networks {
+		out = append(out, fmt.Sprint(n.Name, n.Blocks, n.MTU))
+	}
+	return out
 }

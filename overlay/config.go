@@ -15,10 +15,11 @@ import (
 
 // Config is the section "overlay" of the configuration file.
 type Config struct {
-	Store    string    `yaml:"store" doc:"where hosts and blocks are known from: local (this host alone) or static (the list below)"`
-	Peers    []Peer    `yaml:"peers" doc:"static: every host of the overlay, this one too, the same list everywhere"`
-	Networks []Network `yaml:"networks" doc:"overlay networks; a CNI conflist chooses one by its name"`
-	Port     uint16    `yaml:"port" doc:"UDP port of VXLAN (RFC 7348)"`
+	Store    string           `yaml:"store" doc:"where hosts and blocks are known from: local (this host alone), static (the list below) or etcd (an existing cluster of it; docs/etcd.md)"`
+	Etcd     store.EtcdConfig `yaml:"etcd" doc:"etcd: where it is"`
+	Peers    []Peer           `yaml:"peers" doc:"static: every host of the overlay, this one too, the same list everywhere"`
+	Networks []Network        `yaml:"networks" doc:"overlay networks; a CNI conflist chooses one by its name; with etcd they are made there unless there is one of that name"`
+	Port     uint16           `yaml:"port" doc:"UDP port of VXLAN (RFC 7348)"`
 }
 
 // Peer is one host of a static overlay.
@@ -34,10 +35,13 @@ type Network struct {
 	CIDR  netip.Prefix `yaml:"cidr" json:"cidr" doc:"IPv4 addresses of the whole network, all hosts together"`
 	CIDR6 netip.Prefix `yaml:"cidr6" json:"cidr6,omitzero" doc:"IPv6 addresses of the whole network, such as fd42::/48; nothing: IPv4 only"`
 	VNI   uint32       `yaml:"vni" json:"vni" doc:"VXLAN network identifier, 1 to 16777215"`
-	MTU   int          `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
-	Path  string       `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; direct, plainly where both are on one segment and no switch or cloud filters by source address, else by VXLAN; auto is vxlan in this version"`
-	Allow []string     `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
-	Host  string       `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
+	// Block and Block6 are for stores that lease blocks.
+	Block  int      `yaml:"block" json:"block,omitempty" doc:"etcd: length of the IPv4 blocks that hosts lease, such as 24; 0: 24, or what gives 16 hosts a block"`
+	Block6 int      `yaml:"block6" json:"block6,omitempty" doc:"etcd: the same for IPv6; 0: 64, or what gives 256 hosts a block"`
+	MTU    int      `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
+	Path   string   `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; direct, plainly where both are on one segment and no switch or cloud filters by source address, else by VXLAN; auto is vxlan in this version"`
+	Allow  []string `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
+	Host   string   `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
 }
 
 // SetDefaults gives a listed network what it does not say.
@@ -47,6 +51,7 @@ func (n *Network) SetDefaults() { n.Path, n.Host = "auto", "deny" }
 func DefaultConfig() Config {
 	return Config{
 		Store:    "local",
+		Etcd:     store.DefaultEtcdConfig(),
 		Port:     4789,
 		Networks: []Network{{Name: "fairlead", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "auto", Host: "deny"}},
 	}
@@ -60,11 +65,17 @@ func (c Config) Validate() error {
 	problem := func(key, format string, args ...any) {
 		problems = append(problems, fmt.Errorf("overlay.%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if c.Store != "local" && c.Store != "static" {
-		problem("store", "expected local or static, found %q", c.Store)
+	if !slices.Contains([]string{"local", "static", "etcd"}, c.Store) {
+		problem("store", "expected local, static or etcd, found %q", c.Store)
 	}
 	if c.Store == "local" && len(c.Peers) > 0 {
 		problem("peers", "store is local, which has no peers; set overlay.store to static")
+	}
+	if c.Store == "etcd" {
+		c.Etcd.Validate(func(key, format string, args ...any) { problem("etcd."+key, format, args...) })
+		if len(c.Peers) > 0 {
+			problem("peers", "store is etcd, where hosts find each other; remove the list")
+		}
 	}
 	if c.Store == "static" && len(c.Peers) == 0 {
 		problem("peers", "store is static, but no peer is listed")
@@ -99,6 +110,12 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	}
 	if n.VNI == 0 || n.VNI > 1<<24-1 {
 		problem("vni", "%d is not between 1 and 16777215", n.VNI)
+	}
+	if n.Block != 0 && (n.Block < n.CIDR.Bits() || n.Block > 29) {
+		problem("block", "%d is not 0 or between the cidr's length and 29", n.Block)
+	}
+	if n.Block6 != 0 && (n.Block6 < n.CIDR6.Bits() || n.Block6 > 125) {
+		problem("block6", "%d is not 0 or between cidr6's length and 125", n.Block6)
 	}
 	least := 576
 	if n.CIDR6.IsValid() {
@@ -204,11 +221,17 @@ func (c Config) validatePeers(problem func(key, format string, args ...any)) {
 	}
 }
 
-func (c Config) newStore(node string) (store.Store, error) {
-	if c.Store == "static" {
-		return store.NewStatic(node, nodes(c.Peers))
+func (c Config) newStore(deps Deps) (store.Store, error) {
+	switch c.Store {
+	case "static":
+		return store.NewStatic(deps.NodeName, nodes(c.Peers))
+	case "etcd":
+		if !store.ValidNodeName(deps.NodeName) {
+			return nil, fmt.Errorf("node.name: with the store etcd expected letters, digits, '.', '_' and '-', beginning and ending with a letter or digit, found %q", deps.NodeName)
+		}
+		return store.NewEtcd(c.Etcd, store.EtcdDeps{Log: deps.Log, Stats: deps.Stats, State: deps.State}), nil
 	}
-	return store.Local(node), nil
+	return store.Local(deps.NodeName), nil
 }
 
 func nodes(peers []Peer) []store.Node {
@@ -237,7 +260,8 @@ func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay
 		if w.MTU == 0 {
 			w.MTU = under.MTU
 		}
-		if len(cl.Peers) > 0 && len(w.Blocks) > 0 {
+		// With a shared store a first peer may come at any time, and nothing here is to change then.
+		if (len(cl.Peers) > 0 || cl.Networks != nil) && len(w.Blocks) > 0 {
 			w.Node, w.Node6 = nodeOf(w.Blocks)
 			w.Underlay = plan.VTEP{Addr: under.Addr, MAC: plan.VTEPMAC(cl.Self.Name, n.VNI)}
 			if n.MTU == 0 {

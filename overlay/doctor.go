@@ -31,6 +31,9 @@ func (o *Overlay) Examine() []host.Finding {
 	for _, n := range networks {
 		out = append(out, s.examineNetwork(n, underlay.MTU))
 	}
+	if problem := o.Problem(); problem != "" {
+		out = append(out, host.Finding{What: "store " + o.store.Name(), Found: problem})
+	}
 	return append(out, s.forwarding())
 }
 
@@ -38,7 +41,7 @@ func (s *session) examineNetwork(n plan.Network, underlayMTU int) host.Finding {
 	f := host.Finding{What: "network " + n.Name, OK: true, Found: fmt.Sprintf("%d addresses free, MTU %d", s.table.freeOf(n.Name), n.MTU)}
 	switch {
 	case len(n.Blocks) == 0:
-		f.OK, f.Found, f.Advice = false, "this host holds no block of it", "give this node a block in overlay.peers"
+		f.OK, f.Found, f.Advice = false, "this host holds no block of it", "static: give this node a block in overlay.peers; etcd: see the store's finding"
 	case n.Underlay.Addr.IsValid() && n.MTU+vxlanOverhead > underlayMTU:
 		f.OK = false
 		f.Advice = fmt.Sprintf("the underlay carries %d bytes, which leaves %d inside VXLAN; lower mtu or remove it from the configuration", underlayMTU, underlayMTU-vxlanOverhead)

@@ -17,11 +17,14 @@ const networksFile = "networks.json"
 // the configuration, which has changed since, is left out and told.
 func (s *session) loadNetworks() error {
 	var made []Network
+	s.faults = map[string]string{}
+	if s.o.cfg.Store == "etcd" {
+		return nil // the store tells
+	}
 	if _, err := s.o.deps.State.ReadJSON(networksFile, &made); err != nil {
 		return err
 	}
 	s.listed = slices.Clone(s.o.cfg.Networks)
-	s.faults = map[string]string{}
 	for _, n := range made {
 		if err := n.beside(s.listed); err != nil {
 			s.o.deps.Log.Error("a network that was made by `net create` is not served", "network", n.Name, "err", err)
@@ -83,7 +86,8 @@ func (s *session) routedElsewhere(n Network) (taken, err error) {
 }
 
 // CreateNetwork makes a network and keeps it over restarts. It fails when anything of it is somebody else's, naming who
-// has it, and changes nothing then. Only the store "local" can: with "static" every host lists its networks itself.
+// has it, and changes nothing then. With the store "etcd" it is made for all hosts; with "static" every host lists its
+// networks itself.
 func (o *Overlay) CreateNetwork(ctx context.Context, n Network) error {
 	if n.Path == "" {
 		n.Path = "auto"
@@ -91,7 +95,11 @@ func (o *Overlay) CreateNetwork(ctx context.Context, n Network) error {
 	if n.Host == "" {
 		n.Host = "deny"
 	}
-	return o.changeNetworks(ctx, "create network "+n.Name, func(s *session) error {
+	what := "create network " + n.Name
+	if o.cfg.Store == "etcd" {
+		return during(what, o.createShared(ctx, n))
+	}
+	return o.changeNetworks(ctx, what, func(s *session) error {
 		if err := n.beside(s.listed); err != nil {
 			return err
 		}
@@ -107,11 +115,15 @@ func (o *Overlay) CreateNetwork(ctx context.Context, n Network) error {
 
 // RemoveNetwork takes a network that was made by command away. It fails while containers are on it.
 func (o *Overlay) RemoveNetwork(ctx context.Context, name string) error {
-	return o.changeNetworks(ctx, "remove network "+name, func(s *session) error {
+	what := "remove network " + name
+	if o.cfg.Store == "etcd" {
+		return during(what, o.removeShared(ctx, name))
+	}
+	return o.changeNetworks(ctx, what, func(s *session) error {
 		same := func(n Network) bool { return n.Name == name }
 		switch {
 		case slices.ContainsFunc(o.cfg.Networks, same):
-			return errors.New("it is in the configuration file (overlay.networks); remove it there")
+			return errListed
 		case !slices.ContainsFunc(s.made, same):
 			return &UnknownNetworkError{Name: name, Known: s.names()}
 		}
@@ -125,6 +137,16 @@ func (o *Overlay) RemoveNetwork(ctx context.Context, name string) error {
 		}
 		return nil
 	})
+}
+
+// errListed is returned for a network of the configuration that is to be removed by command.
+var errListed = errors.New("it is in the configuration file (overlay.networks); remove it there")
+
+func during(what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 func ownersOf(list []plan.Attachment) []string {

@@ -44,6 +44,7 @@ type Deps struct {
 	// NodeName is this host's identity; NodeAddr its address on the underlay, or invalid for that of the default route.
 	NodeName string
 	NodeAddr netip.Addr
+	Version  string // of this build, for peers to see
 }
 
 // Overlay is the part. Its methods are safe for concurrent use.
@@ -64,7 +65,7 @@ type Overlay struct {
 
 // New checks cfg against deps. It starts nothing and touches nothing.
 func New(cfg Config, deps Deps) (*Overlay, error) {
-	st, err := cfg.newStore(deps.NodeName)
+	st, err := cfg.newStore(deps)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -107,7 +108,7 @@ func TestValidateNamesEveryProblemWithItsKey(t *testing.T) {
 		},
 		Networks: []Network{{Name: "Blue!", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 1 << 24, MTU: 9, Path: "pigeon"}, {}},
 	}
-	want := `overlay.store: expected local or static, found "consul"
+	want := `overlay.store: expected local, static or etcd, found "consul"
 overlay.port: 0 is not between 1 and 65535
 overlay.networks[0].name: expected 1 to 32 of a-z, 0-9 and -, found "Blue!"
 overlay.networks[0].vni: 16777216 is not between 1 and 16777215
@@ -147,5 +148,53 @@ func TestAHostWithoutABlockOfANetworkTakesNoPartInItsTunnels(t *testing.T) {
 	without := c.networks(c.Networks, store.Cluster{Self: store.Node{Name: "web1"}, Peers: []store.Node{peer}}, self, nil)
 	if n := without[0]; n.Underlay.Addr.IsValid() || len(n.Peers) != 0 || n.MTU != 1500 {
 		t.Fatalf("got %+v", n)
+	}
+}
+
+func TestValidateNamesEveryProblemWithEtcd(t *testing.T) {
+	t.Parallel()
+	c := DefaultConfig()
+	c.Store = "etcd"
+	c.Etcd.Prefix, c.Etcd.User, c.Etcd.CertFile, c.Etcd.Session = "fairlead/", "u", "c", time.Second
+	c.Etcd.Endpoints = []string{"http://192.0.2.1:2379", "192.0.2.1"}
+	c.Networks[0].Block = 12
+	c.Peers = []Peer{{Name: "a", Address: netip.MustParseAddr("192.0.2.1")}}
+	err := c.Validate()
+	for _, want := range []string{
+		`overlay.etcd.endpoints[1]: expected http://host:port or https://host:port, found "192.0.2.1"`, "overlay.etcd.prefix: expected a path", "overlay.etcd.user: user and password_file belong together",
+		"overlay.etcd.cert_file: cert_file and key_file belong together", "overlay.etcd.session: expected whole seconds between 2s and 10m, found 1s",
+		"overlay.peers: store is etcd", "overlay.networks[0].block: 12 is not 0 or between",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	good := DefaultConfig()
+	good.Store, good.Etcd.Endpoints = "etcd", []string{"http://192.0.2.1:2379"}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNetworksOfASharedStoreAreReadWithoutThoseThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	network := func(name, cidr string, vni uint32, allow ...string) store.Network {
+		n, err := Network{Name: name, CIDR: netip.MustParsePrefix(cidr), VNI: vni, Allow: allow}.forStore()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	list := []store.Network{network("blue", "10.42.0.0/16", 42, "green", "gone"), network("clash", "10.42.8.0/24", 7), network("green", "10.43.0.0/20", 43), network("liar", "10.44.0.0/24", 44)}
+	list[3].VNI = 45
+	networks, faults := fromStore(list)
+	if len(networks) != 2 || networks[0].Name != "blue" || networks[1].Name != "green" || strings.Join(networks[0].Allow, " ") != "green" {
+		t.Errorf("networks: %+v", networks)
+	}
+	if len(faults) != 2 || faults["clash"] == nil || faults["liar"] == nil {
+		t.Errorf("faults: %v", faults)
+	}
+	if list[0].Block != 24 || list[1].Block != 28 || list[2].Block != 24 {
+		t.Errorf("lengths of blocks: %d, %d, %d", list[0].Block, list[1].Block, list[2].Block)
 	}
 }

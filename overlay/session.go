@@ -50,6 +50,11 @@ type session struct {
 	cluster  store.Cluster
 	underlay kernel.Underlay
 	near     map[netip.Addr]plan.MAC // peers on this host's segment
+	fenced   map[plan.Key]bool       // attachments that were told to have addresses of a block of another host
+	inUse    map[string]bool         // networks of attachments that are yet to be recovered
+	taken    chan struct{}           // closed, and replaced, when a cluster was taken over
+
+	following *following // nil until the first cluster is asked for
 
 	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
 	// with the table and must not see an attachment half made.
@@ -71,7 +76,7 @@ type session struct {
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
-	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1)}
+	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1), taken: make(chan struct{})}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}
@@ -98,6 +103,7 @@ func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 	for _, r := range remembered {
 		inUse[r.Network] = true
 	}
+	s.inUse = inUse
 	if err := s.findFaults(func(network string) bool { return inUse[network] }); err != nil {
 		return nil, err
 	}
@@ -108,6 +114,7 @@ func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 }
 
 func (s *session) close() error {
+	s.following.end()
 	s.kernel.Close()
 	if s.journal == nil {
 		return nil
@@ -177,6 +184,9 @@ func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) 
 			return err
 		}
 	}
+	s.mu.Lock()
+	s.inUse = nil
+	s.mu.Unlock()
 	s.changed()
 	log.Info("overlay is up", "attachments", len(r.keep), "ended", len(r.end), "steps", len(steps), "networks", len(s.networks), "peers", len(s.cluster.Peers))
 	return nil

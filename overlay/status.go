@@ -21,6 +21,8 @@ type NetworkStatus struct {
 	Allow       []string       `json:"allow,omitempty"`
 	Host        string         `json:"host"`
 	Fault       string         `json:"fault,omitempty"` // why it is not served
+	// Fenced are containers with an address of a block that is another host's now.
+	Fenced []string `json:"fenced,omitempty"`
 }
 
 // PeerStatus is one other host.
@@ -29,6 +31,7 @@ type PeerStatus struct {
 	Address netip.Addr     `json:"address"`
 	Blocks  []netip.Prefix `json:"blocks"`
 	Path    string         `json:"path"`
+	Silent  bool           `json:"silent,omitempty"` // its agent is not heard of
 }
 
 // Networks gives the networks of this host; none while the overlay is not up.
@@ -40,18 +43,25 @@ func (o *Overlay) Networks() []NetworkStatus {
 		return nil
 	}
 	s.mu.Lock()
-	networks, listed := s.networks, s.listed
+	networks, listed, cluster := s.networks, s.listed, s.cluster
 	faults := maps.Clone(s.faults)
 	s.mu.Unlock()
-	count := map[string]int{}
+	count, fenced := map[string]int{}, map[string][]string{}
 	for _, a := range s.table.all() {
 		count[a.Network]++
+		if i := networkIndex(networks, a.Network); i >= 0 && isFenced(a, networks[i]) {
+			fenced[a.Network] = append(fenced[a.Network], a.Owner)
+		}
+	}
+	silent := map[string]bool{}
+	for _, p := range cluster.Peers {
+		silent[p.Name] = p.Silent
 	}
 	var out []NetworkStatus
 	for _, n := range networks {
 		st := NetworkStatus{
 			Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, MTU: n.MTU, Node: n.Node, Blocks: n.Blocks, Allow: n.Allow, Host: "deny",
-			Attachments: count[n.Name], Free: s.table.freeOf(n.Name), Peers: []PeerStatus{},
+			Attachments: count[n.Name], Free: s.table.freeOf(n.Name), Peers: []PeerStatus{}, Fenced: fenced[n.Name],
 		}
 		if n.Open {
 			st.Host = "allow"
@@ -64,7 +74,7 @@ func (o *Overlay) Networks() []NetworkStatus {
 			if p.Direct != "" {
 				path = "direct"
 			}
-			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: path})
+			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: path, Silent: silent[p.Name]})
 		}
 		out = append(out, st)
 	}
@@ -74,4 +84,17 @@ func (o *Overlay) Networks() []NetworkStatus {
 		}
 	}
 	return out
+}
+
+// Problem says why this host does not hold what it should of the store; empty when all is well.
+func (o *Overlay) Problem() string {
+	o.mu.Lock()
+	s := o.session
+	o.mu.Unlock()
+	if s == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster.Problem
 }

@@ -31,6 +31,16 @@ type portHolder struct {
 type pools struct{ four, six *ipam.Pool }
 
 func newPools(n plan.Network) pools {
+	p := pools{four: ipam.New()}
+	if n.CIDR6.IsValid() {
+		p.six = ipam.New()
+	}
+	p.setBlocks(n)
+	return p
+}
+
+// setBlocks tells the pools which blocks this host holds.
+func (p pools) setBlocks(n plan.Network) {
 	var blocks4, blocks6 []netip.Prefix
 	for _, b := range n.Blocks {
 		if b.Addr().Is4() {
@@ -39,11 +49,10 @@ func newPools(n plan.Network) pools {
 			blocks6 = append(blocks6, b)
 		}
 	}
-	p := pools{four: ipam.New(blocks4...)}
-	if n.CIDR6.IsValid() {
-		p.six = ipam.New(blocks6...)
+	p.four.SetBlocks(blocks4...)
+	if p.six != nil {
+		p.six.SetBlocks(blocks6...)
 	}
-	return p
 }
 
 func newTable() *table {
@@ -53,7 +62,8 @@ func newTable() *table {
 	}
 }
 
-// serve makes the pools of networks that have none yet and forgets those of networks that are no longer there.
+// serve makes the pools of networks that have none yet, gives all their blocks, and forgets those of networks that are
+// no longer there.
 func (t *table) serve(networks []plan.Network) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,7 +73,9 @@ func (t *table) serve(networks []plan.Network) {
 		}
 	}
 	for _, n := range networks {
-		if _, ok := t.pools[n.Name]; !ok {
+		if p, ok := t.pools[n.Name]; ok {
+			p.setBlocks(n)
+		} else {
 			t.pools[n.Name] = newPools(n)
 		}
 	}
@@ -228,6 +240,14 @@ func (t *table) freeOf(network string) int {
 		return p.four.Size() - p.four.Used()
 	}
 	return 0
+}
+
+// low tells whether a network has so few IPv4 addresses left that another block is worth having.
+func (t *table) low(network string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.pools[network]
+	return ok && 8*(p.four.Size()-p.four.Used()) < p.four.Size()
 }
 
 func (t *table) freeInAll() (n int) {

@@ -48,6 +48,7 @@ func (s *session) publish(ctx context.Context) error {
 		s.o.deps.Board.Publish(out)
 		s.o.attachments.Set(float64(s.table.count()))
 		s.o.free.Set(float64(s.table.freeInAll()))
+		s.needFromStore()
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 	}
 	if d.overlay, err = overlay.New(f.Overlay, overlay.Deps{
 		Log: part("overlay"), Stats: stats, State: overlayState, Root: f.root(), Board: d.inventory.Board(), Containers: d.inventory,
-		NodeName: f.Node.Name, NodeAddr: f.Node.Address,
+		NodeName: f.Node.Name, NodeAddr: f.Node.Address, Version: version,
 	}); err != nil {
 		return nil, err
 	}

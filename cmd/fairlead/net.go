@@ -12,12 +12,14 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay"
 )
 
-const netHelp = `fairlead net ls | ports | create NAME | rm NAME
+const netHelp = `fairlead net ls | ports | create NAME | rm NAME | leave | forget-node NAME
 
   ls           networks of this host: addresses, blocks, and the peers that each reaches
   ports        who has which port of the host: containers of ours, Docker's, processes
-  create NAME  make a network and keep it (store "local"); containers join it by a conflist with its name
+  create NAME  make a network and keep it; containers join it by a conflist with its name. Store etcd: on all hosts
   rm NAME      take it away; refused while containers are on it
+  leave        store etcd: give this host's address blocks back, before it is taken out of service
+  forget-node NAME  store etcd: give back the blocks of a host that is gone for good; refused while it is alive
 
 Networks are isolated from each other and from the host unless --allow and --host say otherwise. Examples:
 
@@ -39,10 +41,10 @@ func runNet(e env, args []string) error {
 	}
 	var given []string
 	f.Visit(func(g *flag.Flag) { given = append(given, g.Name) })
-	if len(words) == 0 || !slices.Contains([]string{"ls", "ports", "create", "rm"}, words[0]) {
-		return misuse("expected ls, ports, create or rm, see --help")
+	if len(words) == 0 || !slices.Contains([]string{"ls", "ports", "create", "rm", "leave", "forget-node"}, words[0]) {
+		return misuse("expected ls, ports, create, rm, leave or forget-node, see --help")
 	}
-	named := words[0] == "create" || words[0] == "rm"
+	named := slices.Contains([]string{"create", "rm", "forget-node"}, words[0])
 	if named && len(words) != 2 || !named && len(words) != 1 {
 		return misuse("expected `%s`, see --help", map[bool]string{true: words[0] + " NAME", false: words[0]}[named])
 	}
@@ -57,13 +59,17 @@ func runNet(e env, args []string) error {
 	case "ports":
 		return f.netPorts(e)
 	case "rm":
-		return f.netChange(e, "/v1/networks/remove", overlay.Network{Name: words[1]}, "removed")
+		return f.netChange(e, "/v1/networks/remove", overlay.Network{Name: words[1]}, "network "+words[1]+" removed")
+	case "leave":
+		return f.netChange(e, "/v1/networks/leave", overlay.Network{}, "this host has left; it joins again when its agent starts")
+	case "forget-node":
+		return f.netChange(e, "/v1/networks/forget-node", overlay.Network{Name: words[1]}, "node "+words[1]+" forgotten")
 	}
 	n.Name, n.VNI = words[1], uint32(min(*vni, 1<<24))
 	if *allow != "" {
 		n.Allow = strings.Split(*allow, ",")
 	}
-	return f.netChange(e, "/v1/networks", n, "created")
+	return f.netChange(e, "/v1/networks", n, "network "+n.Name+" created")
 }
 
 func (f *flags) netChange(e env, path string, n overlay.Network, done string) error {
@@ -76,7 +82,7 @@ func (f *flags) netChange(e env, path string, n overlay.Network, done string) er
 	if err := c.Post(ctx, path, n, nil); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "network %s %s\n", n.Name, done)
+	fmt.Fprintln(e.stdout, done)
 	return nil
 }
 
@@ -96,13 +102,17 @@ func (f *flags) netList(e env) error {
 			n.Name, cidr, fmt.Sprint(n.VNI), fmt.Sprint(n.MTU), join(n.Blocks), fmt.Sprint(n.Attachments), fmt.Sprint(n.Free), n.Device, strings.Join(n.Allow, ","), n.Host,
 		})
 		for _, p := range n.Peers {
-			peers = append(peers, []string{n.Name, p.Name, p.Address.String(), join(p.Blocks), p.Path})
+			state := ""
+			if p.Silent {
+				state = "silent"
+			}
+			peers = append(peers, []string{n.Name, p.Name, p.Address.String(), join(p.Blocks), p.Path, state})
 		}
 	}
 	table(e.stdout, "NETWORK CIDR VNI MTU BLOCKS ATTACHED FREE DEVICE ALLOW HOST", rows)
 	if len(peers) > 0 {
 		fmt.Fprintln(e.stdout)
-		table(e.stdout, "NETWORK PEER ADDRESS BLOCKS PATH", peers)
+		table(e.stdout, "NETWORK PEER ADDRESS BLOCKS PATH STATE", peers)
 	}
 	for _, n := range networks {
 		if n.Fault != "" {

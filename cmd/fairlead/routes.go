@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/api"
@@ -29,6 +30,8 @@ func (d *daemon) routes(s *api.Server) {
 	s.Handle("GET /v1/networks/ports", func(r *http.Request) (any, error) { return d.overlay.HostPorts(r.Context()) })
 	s.Handle("POST /v1/networks", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.CreateNetwork(ctx, n) }))
 	s.Handle("POST /v1/networks/remove", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.RemoveNetwork(ctx, n.Name) }))
+	s.Handle("POST /v1/networks/leave", changeNetwork(func(ctx context.Context, _ overlay.Network) error { return d.overlay.Leave(ctx) }))
+	s.Handle("POST /v1/networks/forget-node", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.ForgetNode(ctx, n.Name) }))
 	logsRoutes(s, d.logship)
 	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
 }
@@ -65,6 +68,9 @@ func (d *daemon) status() statusAnswer {
 		Parts: d.super.Health(), Runtimes: d.inventory.Snapshot().Runtimes, Networks: d.overlay.Networks(), Sinks: d.logship.Sinks(),
 		Backups: d.volumes.LastBackups(),
 	}
+	if problem := d.overlay.Problem(); problem != "" {
+		s.Wrong = append(s.Wrong, "overlay store: "+problem)
+	}
 	s.judge()
 	return s
 }
@@ -84,6 +90,11 @@ func (s *statusAnswer) judge() {
 	for _, k := range s.Sinks {
 		if !k.Up && k.Error != "" {
 			s.Wrong = append(s.Wrong, fmt.Sprintf("sink %s: %s", k.Name, k.Error))
+		}
+	}
+	for _, n := range s.Networks {
+		if len(n.Fenced) > 0 {
+			s.Wrong = append(s.Wrong, fmt.Sprintf("containers of network %s have addresses that are another host's now; start them anew: %s", n.Name, strings.Join(n.Fenced, ", ")))
 		}
 	}
 	for _, b := range s.Backups {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // ErrExhausted is returned when every address of the blocks is taken.
@@ -29,6 +30,8 @@ type Pool struct {
 	freed  []netip.Addr // oldest first; may hold addresses that were taken again by name
 	fresh  netip.Addr   // next never-used address of blocks[at]
 	at     int
+	// resting are those of freed that fresh has yet to pass.
+	resting map[netip.Addr]bool
 }
 
 // New makes a pool over blocks. The first address after each block's network address is the host's own.
@@ -41,6 +44,30 @@ func New(blocks ...netip.Prefix) *Pool {
 		p.fresh = first(p.blocks[0])
 	}
 	return p
+}
+
+// SetBlocks changes which blocks the host holds. Addresses of a block that it lost stay with who has them, and are
+// given to nobody else.
+func (p *Pool) SetBlocks(blocks ...netip.Prefix) {
+	var now []netip.Prefix
+	for _, b := range blocks {
+		now = append(now, b.Masked())
+	}
+	if slices.Equal(now, p.blocks) {
+		return
+	}
+	freed := p.freed
+	holder := p.holder
+	*p = *New(now...)
+	p.holder = holder
+	// What was freed rests behind what is fresh, whether or not it has been used in this block.
+	rested := map[netip.Addr]bool{}
+	for _, addr := range freed {
+		if slices.ContainsFunc(p.blocks, func(b netip.Prefix) bool { return usable(b, addr) }) {
+			p.freed, rested[addr] = append(p.freed, addr), true
+		}
+	}
+	p.resting = rested
 }
 
 // Node gives the host's own address of a block: the one after the network address, or the first of a block of one or two.
@@ -66,10 +93,13 @@ func (p *Pool) Take(owner string) (netip.Addr, error) {
 			continue
 		}
 		p.fresh = addr.Next()
-		if _, taken := p.holder[addr]; !taken {
+		if _, taken := p.holder[addr]; !taken && !p.resting[addr] {
 			p.holder[addr] = owner
 			return addr, nil
 		}
+	}
+	if len(p.blocks) == 0 {
+		return netip.Addr{}, fmt.Errorf("%w: this host holds no block of it", ErrExhausted)
 	}
 	for len(p.freed) > 0 {
 		addr := p.freed[0]
@@ -101,12 +131,21 @@ func (p *Pool) TakeAddr(addr netip.Addr, owner string) error {
 func (p *Pool) Free(addr netip.Addr, owner string) {
 	if holder, taken := p.holder[addr]; taken && holder == owner {
 		delete(p.holder, addr)
-		p.freed = append(p.freed, addr)
+		if slices.ContainsFunc(p.blocks, func(b netip.Prefix) bool { return usable(b, addr) }) {
+			p.freed = append(p.freed, addr)
+		}
 	}
 }
 
-// Used gives the number of addresses that are taken.
-func (p *Pool) Used() int { return len(p.holder) }
+// Used gives the number of addresses of the blocks that are taken.
+func (p *Pool) Used() (n int) {
+	for addr := range p.holder {
+		if slices.ContainsFunc(p.blocks, func(b netip.Prefix) bool { return b.Contains(addr) }) {
+			n++
+		}
+	}
+	return n
+}
 
 // Size gives the number of addresses that containers can have.
 func (p *Pool) Size() int {

@@ -92,3 +92,44 @@ func TestIPv6BlocksKeepTheSameAddressesForThemselves(t *testing.T) {
 		t.Fatalf("size %d", p.Size())
 	}
 }
+
+func TestBlocksComeAndGoAndNoAddressIsGivenTwice(t *testing.T) {
+	t.Parallel()
+	one, two := netip.MustParsePrefix("10.42.1.0/29"), netip.MustParsePrefix("10.42.2.0/29")
+	p := New(one)
+	take := func(owner string) netip.Addr {
+		t.Helper()
+		a, err := p.Take(owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a, b := take("a"), take("b")
+	p.Free(a, "a")
+	p.SetBlocks(one, two)
+	if p.Size() != 10 || p.Used() != 1 {
+		t.Errorf("size %d, used %d", p.Size(), p.Used())
+	}
+	seen := map[netip.Addr]bool{b: true}
+	var last netip.Addr
+	for range 9 {
+		last = take("c")
+		if seen[last] {
+			t.Fatalf("%s was given twice", last)
+		}
+		seen[last] = true
+	}
+	if last != a {
+		t.Errorf("what was freed came before what is fresh: last was %s", last)
+	}
+	p.SetBlocks(two)
+	if err := p.TakeAddr(b, "d"); err == nil {
+		t.Error("an address of a lost block was given to somebody else")
+	}
+	p.Free(b, "b")
+	p.SetBlocks()
+	if _, err := p.Take("d"); !errors.Is(err, ErrExhausted) || p.Used() != 0 {
+		t.Errorf("without a block: %v, used %d", err, p.Used())
+	}
+}

@@ -1,12 +1,17 @@
 // Package store is where an overlay learns which hosts there are and which address blocks each holds.
 //
-// Stores sit behind one interface: Local (one host, the default) and Static (hosts listed in the configuration).
-// Neither keeps anything of its own, so there is nothing to bring back after a crash.
+// Stores sit behind one interface: Local (one host, the default), Static (hosts listed in the configuration) and Etcd
+// (an existing etcd cluster, which also shares networks and leases address blocks). The first two keep nothing. Etcd
+// keeps what it last knew in the state directory, so that the agent starts while etcd is away; its protocol's decisions
+// are pure (node.go), and what it writes carries its conditions (Txn), so that a crash between two writes is a state
+// like any other.
 package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -17,6 +22,7 @@ type Node struct {
 	Name   string
 	Addr   netip.Addr     // on the underlay; invalid for a single host
 	Blocks []netip.Prefix // of any network; CIDRs of networks do not overlap, so a block tells its network
+	Silent bool           // its agent has no session with the store; what it has stays
 }
 
 // Cluster is all that is known at one moment. It is not modified after it was published.
@@ -24,15 +30,95 @@ type Cluster struct {
 	Self  Node
 	Peers []Node
 	Alone bool // a single host, which holds the whole of every network
+	// Networks are those of the store, when it shares them (Shared); else each host has its own list.
+	Networks []Network
+	// Problem says why this host does not hold what it should; empty when all is well.
+	Problem string
+}
+
+// Network is what a store knows of an overlay network that it shares.
+type Network struct {
+	Name  string       `json:"name"`
+	CIDR  netip.Prefix `json:"cidr"`
+	CIDR6 netip.Prefix `json:"cidr6,omitzero"`
+	VNI   uint32       `json:"vni"`
+	// Block and Block6 are the lengths of the blocks that are leased.
+	Block  int `json:"block"`
+	Block6 int `json:"block6,omitempty"`
+	// Spec is all of it, as the overlay wrote it; a store does not look inside.
+	Spec json.RawMessage `json:"spec"`
+}
+
+// cidrs gives each CIDR with the length of its blocks, IPv4 first.
+func (n Network) cidrs() iter.Seq2[netip.Prefix, int] {
+	return func(yield func(netip.Prefix, int) bool) {
+		if yield(n.CIDR, n.Block) && n.CIDR6.IsValid() {
+			yield(n.CIDR6, n.Block6)
+		}
+	}
+}
+
+// has tells whether b is a block of n.
+func (n Network) has(b netip.Prefix) bool {
+	for cidr, bits := range n.cidrs() {
+		if b.Bits() == bits && cidr.Contains(b.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 // Store tells the cluster's state.
 type Store interface {
-	// Name is the word in the configuration: "local", "static".
+	// Name is the word in the configuration: "local", "static", "etcd".
 	Name() string
 	// Follow calls publish with the whole state, at once and after each change, until ctx ends. It blocks. An error
-	// means that the store cannot be reached; what was published last stays valid meanwhile.
+	// means that the store cannot be reached and that nothing was ever known; once something was published it stays
+	// valid, and Follow goes on trying. One Follow runs at a time.
 	Follow(ctx context.Context, publish func(Cluster)) error
+}
+
+// Shared is a store that shares networks among hosts and leases them address blocks. Its methods are safe for
+// concurrent use; each blocks until the store has answered or ctx ends.
+type Shared interface {
+	Store
+	// Present says who this host is; it is called before Follow.
+	Present(Identity)
+	// Want says what this host needs: networks that there should be, blocks of them, and which it uses. It does not
+	// block; Follow brings it about.
+	Want(Wants)
+	// CreateNetwork makes n for all hosts, after check has agreed with all that there are at that moment.
+	CreateNetwork(ctx context.Context, n Network, check func(there []Network) error) error
+	// RemoveNetwork takes a network away from all hosts. It fails while one of them uses it.
+	RemoveNetwork(ctx context.Context, name string) error
+	// ForgetNode gives a dead node's blocks back. It fails for one that is alive.
+	ForgetNode(ctx context.Context, name string) error
+	// Leave gives this host's own blocks back; it joins again when Follow is called anew.
+	Leave(ctx context.Context) error
+}
+
+// Identity is who a node is. Its name holds blocks; machine, boot and id tell two that bear one name apart.
+type Identity struct {
+	Name    string     `json:"-"`
+	Machine string     `json:"machine"` // machine-id(5), for people: a cloned image has the same
+	Boot    string     `json:"boot"`    // of this boot; random(4)
+	ID      string     `json:"id"`      // random, made with the state directory
+	Addr    netip.Addr `json:"address"` // on the underlay
+	Agent   string     `json:"agent"`   // version
+}
+
+// by is what is written into a lease: one agent's state directory in one boot. Two living machines never share it.
+func (i Identity) by() string { return i.ID + "/" + i.Boot }
+
+func (i Identity) String() string {
+	return fmt.Sprintf("%s (machine id %s, boot id %s, address %s)", i.Name, i.Machine, i.Boot, i.Addr)
+}
+
+// Wants is what a node needs from a shared store.
+type Wants struct {
+	Networks []Network      // made where there is none of that name
+	Blocks   map[string]int // IPv4 blocks of a network; one where it is not said
+	Uses     []string       // networks that have containers here
 }
 
 // Local is a cluster of one: this host holds the whole of every network.
@@ -62,7 +148,7 @@ type Static struct {
 
 // NewStatic makes a Static of the listed hosts, among which the node self must be.
 func NewStatic(self string, nodes []Node) (*Static, error) {
-	c, err := split(self, nodes)
+	c, err := listed(self, nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +157,7 @@ func NewStatic(self string, nodes []Node) (*Static, error) {
 
 // Set replaces the list. This host's own entry must stay as it is: its containers have its addresses.
 func (s *Static) Set(nodes []Node) error {
-	c, err := split(s.self, nodes)
+	c, err := listed(s.self, nodes)
 	if err != nil {
 		return err
 	}
@@ -86,7 +172,7 @@ func (s *Static) Set(nodes []Node) error {
 	return nil
 }
 
-func split(self string, nodes []Node) (Cluster, error) {
+func listed(self string, nodes []Node) (Cluster, error) {
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
 	if i < 0 {
 		return Cluster{}, fmt.Errorf("overlay.peers: this node, %q, is not listed; add it with its address and blocks, or set node.name", self)

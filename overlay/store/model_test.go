@@ -1,0 +1,518 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	modelSeed      = flag.Uint64("model.seed", 0, "run this one history of the model test, and tell it")
+	modelHistories = flag.Int("model.histories", 0, "run so many; 0: for two seconds")
+)
+
+// modelStore is etcd as the protocol sees it: keys with revisions, transactions, a log of changes that watchers read at
+// their own pace, snapshots that are restored.
+type modelStore struct {
+	cluster string
+	rev     int64
+	keys    map[string]modelKey
+	log     []modelEvent
+}
+
+type modelKey struct {
+	value        []byte
+	created, mod int64
+	session      int // of a key that ends with one; -1: with the grace period
+}
+
+type modelEvent struct {
+	key     string
+	value   []byte // nil: deleted
+	created int64
+	rev     int64
+}
+
+func (s *modelStore) holds(c Cond) bool {
+	if !c.None && c.Since == 0 {
+		return s.keys[c.Key].mod == c.Mod && (c.Value == nil || bytes.Equal(s.keys[c.Key].value, c.Value))
+	}
+	for key, k := range s.keys {
+		if strings.HasPrefix(key, c.Key) && (c.None || k.mod > c.Since) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *modelStore) commit(t *Txn, session int) (int64, bool) {
+	for _, c := range t.If {
+		if !s.holds(c) {
+			return s.rev, false
+		}
+	}
+	s.rev++
+	for _, w := range t.Then {
+		s.write(w, session)
+	}
+	return s.rev, true
+}
+
+func (s *modelStore) write(w Write, session int) {
+	if w.Value == nil {
+		if _, there := s.keys[w.Key]; there {
+			delete(s.keys, w.Key)
+			s.log = append(s.log, modelEvent{key: w.Key, rev: s.rev})
+		}
+		return
+	}
+	k := s.keys[w.Key]
+	if k.mod == 0 {
+		k.created = s.rev
+	}
+	k.value, k.mod, k.session = w.Value, s.rev, map[Life]int{Forever: 0, InSession: session, InGrace: -1}[w.Life]
+	s.keys[w.Key] = k
+	s.log = append(s.log, modelEvent{w.Key, w.Value, k.created, s.rev})
+}
+
+// expire deletes the keys of a session.
+func (s *modelStore) expire(session int) {
+	for _, key := range slices.Sorted(maps.Keys(s.keys)) {
+		if s.keys[key].session == session {
+			s.rev++
+			s.write(Write{Key: key}, 0)
+		}
+	}
+}
+
+func (s *modelStore) copy() *modelStore {
+	c := *s
+	c.keys, c.log = maps.Clone(s.keys), slices.Clone(s.log)
+	return &c
+}
+
+func (s *modelStore) read() *view {
+	v := newView(s.cluster, s.rev)
+	for key, k := range s.keys {
+		_ = v.put(key, k.value, k.created, k.mod)
+	}
+	return v
+}
+
+// modelNode is a machine with an agent.
+type modelNode struct {
+	machine int
+	n       *node
+	v       *view // nil while it has no connection
+	session int   // with the store; 0: none
+	cut     bool  // from the store
+	down    bool
+	disk    []byte // its memory, as last written
+	awaits  int64
+	refused bool
+	problem string
+}
+
+type model struct {
+	*rand.Rand
+	t        *testing.T
+	seed     uint64
+	store    *modelStore
+	machines []*modelNode
+	late     []func() // writes that are on their way
+	saved    []*modelStore
+	sessions int
+	boots    int
+	// What allows a moment with two who believe to hold a block: that one of them could not yet know.
+	restored, forgotten, cloned bool
+	told                        []string
+	doubles                     int
+}
+
+func (m *model) tell(format string, args ...any) {
+	m.told = append(m.told, fmt.Sprintf(format, args...))
+}
+
+func (m *model) start(machine *modelNode, name string, reboot bool) {
+	mem := memory{ID: fmt.Sprintf("id%d", machine.machine)}
+	if machine.disk != nil {
+		if err := json.Unmarshal(machine.disk, &mem); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	self := Identity{Name: name, ID: mem.ID, Machine: "m", Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(machine.machine + 1)})}
+	if machine.n != nil && !reboot {
+		self.Boot = machine.n.self.Boot
+	} else {
+		m.boots++
+		self.Boot = fmt.Sprintf("boot%d", m.boots)
+	}
+	machine.n = &node{self: self, mem: mem, fresh: func() string { return fmt.Sprint(m.Uint32()) }, wants: Wants{Networks: []Network{testNetwork()}}}
+	machine.v, machine.session, machine.down, machine.refused = nil, 0, false, false
+}
+
+func testNetwork() Network {
+	return Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Block: 20, Spec: json.RawMessage(`{}`)}
+}
+
+// sync is a paged read, and a new watch.
+func (m *model) sync(x *modelNode) {
+	if x.session == 0 {
+		m.sessions++
+		x.session = m.sessions
+		x.n.session = 0
+	}
+	x.v, x.awaits = m.store.read(), 0
+	m.learn(x)
+}
+
+func (m *model) learn(x *modelNode) {
+	before := maps.Clone(x.n.mem.Leases)
+	lineage, epoch := x.n.mem.Lineage, x.n.mem.Epoch
+	if x.n.mem.restored(x.v) == "" {
+		x.n.mem.learn(x.v, x.n.self.Name)
+		x.n.settle(x.v)
+		x.disk, _ = json.Marshal(x.n.mem)
+	}
+	if x.n.mem.Lineage == lineage && x.n.mem.Epoch < epoch {
+		m.fail("%s went back from epoch %d to %d", x.n.self.Name, epoch, x.n.mem.Epoch)
+	}
+	for key, l := range x.n.mem.Leases {
+		if x.n.mem.Lineage == lineage && l.Fence.Compare(before[key].Fence) < 0 {
+			m.fail("%s has seen %v and believes %v", x.n.self.Name, before[key], l)
+		}
+	}
+}
+
+func (m *model) deliver(x *modelNode, most int) {
+	for _, e := range m.store.log {
+		if e.rev <= x.v.rev || most == 0 {
+			continue
+		}
+		most--
+		if e.value == nil {
+			x.v.remove(e.key, e.rev)
+		} else {
+			_ = x.v.put(e.key, e.value, e.created, e.rev)
+		}
+		// etcd gives the changes of one transaction together.
+		if i := slices.IndexFunc(m.store.log, func(f modelEvent) bool { return f.rev == e.rev && f.key != e.key }); i >= 0 {
+			for _, f := range m.store.log[i:] {
+				if f.rev == e.rev && f.value == nil {
+					x.v.remove(f.key, f.rev)
+				} else if f.rev == e.rev {
+					_ = x.v.put(f.key, f.value, f.created, f.rev)
+				}
+			}
+		}
+	}
+	m.learn(x)
+}
+
+// act lets a node take its next step; how tells what becomes of its write.
+func (m *model) act(x *modelNode, how int) {
+	if x.v.rev < x.awaits {
+		return
+	}
+	st := x.n.next(x.v)
+	x.refused, x.problem = st.refused, st.problem
+	if st.txn == nil {
+		return
+	}
+	registers := strings.HasPrefix(st.txn.Why, "register")
+	session, own := x.session, x.n
+	do := func() bool {
+		rev, ok := m.store.commit(st.txn, session)
+		m.tell("%s(machine %d, %s) %t at %d: %s", own.self.Name, x.machine, own.self.Boot, ok, rev, st.txn)
+		if ok && registers {
+			m.registered(x)
+		}
+		if ok && x.n == own {
+			x.awaits = rev
+			if registers && how == 0 {
+				x.n.session = rev
+			}
+		}
+		return ok
+	}
+	switch how {
+	case 0:
+		if !do() {
+			m.sync(x) // as after a while without news
+		}
+	case 1: // the answer is lost, and with it the connection
+		do()
+		x.v = nil
+	default: // it is slow: the node gives up before it arrives
+		m.late = append(m.late, func() { do() })
+		x.v = nil
+	}
+}
+
+// registered notes that machines of the same name that believe to be it do not know of this one yet.
+func (m *model) registered(x *modelNode) {
+	for _, y := range m.machines {
+		if y != x && y.n.self.Name == x.n.self.Name {
+			m.cloned = true
+		}
+	}
+}
+
+func (m *model) fail(format string, args ...any) {
+	m.t.Helper()
+	m.t.Fatalf("go test -run Model -model.seed=%d\n%s\n%s", m.seed, strings.Join(m.told[max(0, len(m.told)-60):], "\n"), fmt.Sprintf(format, args...))
+}
+
+// owners gives who believes to hold a block.
+func (m *model) owners() map[string][]*modelNode {
+	out := map[string][]*modelNode{}
+	for _, x := range m.machines {
+		if x.down {
+			continue
+		}
+		for _, b := range x.n.clusterOf(func(string) bool { return true }, step{refused: x.refused}).Self.Blocks {
+			out[blockKey("blue", b)] = append(out[blockKey("blue", b)], x)
+		}
+	}
+	return out
+}
+
+func (m *model) check() {
+	for key, xs := range m.owners() {
+		if len(xs) < 2 {
+			continue
+		}
+		m.doubles++
+		var say []string
+		fences, knowing := map[Fence]bool{}, 0
+		for _, x := range xs {
+			f := x.n.mem.Leases[key].Fence
+			if fences[f] && f != (Fence{}) && !m.cloned {
+				m.fail("%s: two hold it by the fence %s", key, f)
+			}
+			fences[f] = true
+			if x.v != nil && x.v.rev == m.store.rev && x.v.cluster == m.store.cluster && x.n.mem.restored(x.v) == "" && !x.refused && x.n.isRegistered(x.v) {
+				knowing++
+			}
+			say = append(say, fmt.Sprintf("%s(machine %d, by %s, cut %t, fence %s)", x.n.self.Name, x.machine, x.n.mem.Leases[key].By, x.cut, f))
+		}
+		if knowing > 1 || !m.restored && !m.forgotten && !m.cloned {
+			m.fail("%s has two owners: %s", key, strings.Join(say, ", "))
+		}
+	}
+}
+
+// happen does one thing at random.
+func (m *model) happen() {
+	x := m.machines[m.IntN(len(m.machines))]
+	switch m.IntN(40) {
+	case 0:
+		x.cut = !x.cut
+		x.v = nil
+		m.tell("machine %d cut: %t", x.machine, x.cut)
+	case 1: // the session of somebody who is not there runs out
+		if x.v == nil && x.session != 0 {
+			m.tell("session of machine %d ends", x.machine)
+			m.store.expire(x.session)
+			x.session, x.n.session = 0, 0
+		}
+	case 2:
+		m.store.expire(-1)
+	case 3:
+		x.down, x.v = true, nil
+		m.tell("machine %d is down", x.machine)
+	case 4, 5:
+		if x.down {
+			reboot := m.IntN(3) == 0
+			if m.IntN(8) == 0 {
+				x.disk, reboot = nil, true // re-imaged
+				m.cloned = m.cloned || m.store.keys[liveDir+x.n.self.Name].mod != 0
+			}
+			session := x.session
+			m.start(x, x.n.self.Name, reboot)
+			m.tell("machine %d is up, reboot %t", x.machine, reboot)
+			if session != 0 && m.IntN(2) == 0 {
+				m.late = append(m.late, func() { m.store.expire(session) })
+			}
+		}
+	case 6:
+		if m.IntN(3) == 0 {
+			m.saved = append(m.saved, m.store.copy())
+		}
+	case 7:
+		if len(m.saved) > 0 && m.IntN(4) == 0 {
+			m.restore(m.saved[m.IntN(len(m.saved))].copy())
+		}
+	case 8:
+		if m.IntN(3) == 0 {
+			m.forget(x)
+		}
+	case 9:
+		if len(m.machines) < 6 && m.IntN(6) == 0 { // an image of x, with all that is on its disk
+			y := &modelNode{machine: len(m.machines), disk: bytes.Clone(x.disk)}
+			m.cloned = true
+			m.start(y, x.n.self.Name, true)
+			m.machines = append(m.machines, y)
+			m.tell("machine %d is an image of %d", y.machine, x.machine)
+		}
+	case 10, 11:
+		if len(m.late) > 0 {
+			i := m.IntN(len(m.late))
+			late := m.late[i]
+			m.late = slices.Delete(m.late, i, i+1)
+			late()
+		}
+	case 12:
+		if !x.down {
+			x.n.wants.Blocks = map[string]int{"blue": 1 + m.IntN(3)}
+		}
+	default:
+		m.go1(x)
+	}
+}
+
+func (m *model) go1(x *modelNode) {
+	switch {
+	case x.down || x.cut:
+	case x.v == nil:
+		m.sync(x)
+	case m.IntN(2) == 0:
+		m.deliver(x, 1+m.IntN(4))
+	default:
+		how := 0
+		if m.IntN(6) == 0 {
+			how = 1 + m.IntN(2)
+		}
+		m.act(x, how)
+	}
+}
+
+// restore brings a snapshot back: every connection breaks, and what was on its way is lost with them.
+func (m *model) restore(old *modelStore) {
+	m.tell("restore revision %d over %d", old.rev, m.store.rev)
+	m.restored = true
+	m.store = old
+	if m.IntN(2) == 0 {
+		m.store.cluster += "'"
+	}
+	m.late = nil
+	for _, x := range m.machines {
+		x.v = nil
+	}
+}
+
+func (m *model) forget(x *modelNode) {
+	v := m.store.read()
+	for range 10 {
+		t, err := forget(v, nil, x.n.self.Name)
+		if err != nil || t == nil {
+			return
+		}
+		if _, ok := m.store.commit(t, 0); ok {
+			m.tell("forget %s", x.n.self.Name)
+			m.forgotten = true
+		}
+		v = m.store.read()
+	}
+}
+
+// settle lets all be well again, and looks whether everybody agrees.
+func (m *model) settle() {
+	for _, late := range m.late {
+		late()
+	}
+	m.late = nil
+	m.tell("all is well again")
+	var up []*modelNode
+	for _, x := range m.machines {
+		x.cut = false
+		if x.down {
+			m.store.expire(x.session)
+		} else {
+			up = append(up, x)
+		}
+	}
+	for session := range m.sessions + 1 { // of connections that nobody has any more
+		if !slices.ContainsFunc(up, func(x *modelNode) bool { return x.session == session }) {
+			m.store.expire(session)
+		}
+	}
+	m.store.expire(-1)
+	for round := range 400 {
+		for _, x := range up {
+			if x.v == nil {
+				m.sync(x)
+			}
+			m.deliver(x, -1)
+			m.act(x, 0)
+		}
+		m.check()
+		if round%50 == 49 {
+			m.store.expire(-1)
+		}
+	}
+	for key, xs := range m.owners() {
+		var names []string
+		for _, x := range xs {
+			names = append(names, x.n.self.Name)
+		}
+		l, _ := m.store.read().lease(key)
+		if len(xs) > 1 || l.Holder != xs[0].n.self.Name || l.By != xs[0].n.self.by() {
+			m.fail("at the end %s is held by %v, and the store says %+v", key, names, l)
+		}
+		for _, x := range up {
+			if known := x.n.mem.Leases[key]; known.Fence != l.Fence {
+				m.fail("at the end %s believes %+v, and the store says %+v", x.n.self.Name, known, l)
+			}
+		}
+	}
+	for _, x := range up {
+		if st := x.n.next(x.v); st.txn != nil {
+			m.fail("%s (machine %d) does not come to rest: %s", x.n.self.Name, x.machine, st.txn)
+		} else if !st.refused && st.problem == "" && x.n.held("blue", testNetwork().CIDR) == 0 {
+			m.fail("at the end %s holds nothing", x.n.self.Name)
+		}
+	}
+}
+
+func history(t *testing.T, seed uint64) (m *model) {
+	m = &model{Rand: rand.New(rand.NewPCG(seed, 1)), t: t, seed: seed, store: &modelStore{cluster: "c", rev: 1, keys: map[string]modelKey{}}}
+	for i := range 4 {
+		x := &modelNode{machine: i}
+		m.machines = append(m.machines, x)
+		m.start(x, fmt.Sprintf("web%d", i), true)
+	}
+	for range 400 {
+		m.happen()
+		m.check()
+	}
+	m.settle()
+	return m
+}
+
+func TestModelOfLeasesHasNeverTwoOwnersWhoKnowTheStore(t *testing.T) {
+	t.Parallel()
+	if *modelSeed != 0 {
+		m := history(t, *modelSeed)
+		t.Log(strings.Join(m.told, "\n"))
+		return
+	}
+	seed := rand.Uint64()
+	restored, doubles, n := 0, 0, 0
+	for began := time.Now(); *modelHistories == 0 && (n == 0 || time.Since(began) < 2*time.Second) || n < *modelHistories; n++ {
+		m := history(t, seed+uint64(n))
+		doubles += m.doubles
+		if m.restored {
+			restored++
+		}
+	}
+	t.Logf("%d histories from seed %d, %d with a restored snapshot; %d moments in which one who could not know held what another had been given", n, seed, restored, doubles)
+}
