@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/fairlead-dev/fairlead/cni-plugin/crash"
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
@@ -142,14 +141,15 @@ func (c Call) fail(version string, err error) int {
 }
 
 // spool keeps a DEL for the daemon's next start. The daemon may have come up and drained the spool between our two
-// looks, so it is asked once more after the request lies there; a DEL that is served twice does no harm.
+// looks, so it is asked once more after the request lies there; a DEL that is served twice does no harm. What is served
+// the daemon itself takes from the spool. Its answer may also be that it keeps the request until it is ready: then it
+// lies there on purpose.
 func spool(socket string, req wire.Request) error {
-	path, err := wire.Spool(socket, req)
-	if err != nil {
+	if _, err := wire.Spool(socket, req); err != nil {
 		return wire.Errorf(wire.CodeTryLater, "the agent does not answer, and the DEL cannot be kept for it", err)
 	}
-	if res, err := ask(socket, req); err == nil && res.Error == nil {
-		_ = os.Remove(path) // drained meanwhile, or served just now
+	if res, err := ask(socket, req); err == nil && res.Error != nil {
+		return res.Error // the runtime tries again
 	}
 	return nil
 }

@@ -93,6 +93,38 @@ func TestTheWholeCallReachesTheAgentAndItsAnswerTheRuntime(t *testing.T) {
 	}
 }
 
+func TestADelThatTheStartingAgentKeepsStaysInTheSpoolAndOneThatItRefusesFails(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]int{`{}`: 0, `{"error":{"code":100,"msg":"no"}}`: 1} {
+		text, socket := conf(t)
+		if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			// The first call meets an agent that stops, the second one that is not ready.
+			if c, err := l.AcceptUnix(); err == nil {
+				_ = c.Close()
+			}
+			if c, err := l.AcceptUnix(); err == nil {
+				_ = json.NewDecoder(c).Decode(&wire.Request{})
+				_, _ = c.Write([]byte(answer + "\n"))
+				_ = c.Close()
+			}
+		}()
+		if code, out := run("DEL", text); code != want {
+			t.Errorf("answered %s: exit %d, %s", answer, code, out)
+		}
+		if kept, err := wire.Spooled(socket); err != nil || len(kept) != 1 {
+			t.Errorf("answered %s: spooled: %q (%v)", answer, kept, err)
+		}
+	}
+}
+
 func TestACallThatCannotBeUnderstoodIsRefusedBeforeTheAgentIsAsked(t *testing.T) {
 	t.Parallel()
 	text, _ := conf(t)

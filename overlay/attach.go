@@ -153,7 +153,7 @@ func (s *session) make(ctx context.Context, a plan.Attachment, visit *kernel.Vis
 }
 
 // learn notes that the namespace of a goes by another path now, or by one at all after an adoption, and whose a is when
-// that was not known. Its key is locked.
+// that was not known. Its key is locked, and changing is not held.
 func (s *session) learn(a *plan.Attachment, path, runtime string) error {
 	if a.Runtime != "" {
 		runtime = a.Runtime
@@ -161,6 +161,8 @@ func (s *session) learn(a *plan.Attachment, path, runtime string) error {
 	if a.NetNS == path && a.Runtime == runtime {
 		return nil
 	}
+	s.changing.RLock()
+	defer s.changing.RUnlock()
 	a.NetNS, a.Runtime = path, runtime
 	if err := s.journal.Append(attachRecord(*a)); err != nil {
 		return err

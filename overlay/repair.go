@@ -2,8 +2,11 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
@@ -78,5 +81,13 @@ func (s *session) putRightLocked(ctx context.Context) error {
 		s.o.deps.Log.Warn("host networking differed from what is wanted and was put right", "steps", len(steps), "first", steps[0].String())
 		s.o.repaired.Add(uint64(len(steps)))
 	}
-	return s.kernel.Apply(ctx, steps)
+	err = s.kernel.Apply(ctx, steps)
+	if errors.Is(err, unix.ENODEV) && !s.lookingAgain {
+		// A device went since it was observed. Once: whatever stays so is told.
+		s.lookingAgain = true
+		poke(s.repair)
+		return nil
+	}
+	s.lookingAgain = false
+	return err
 }

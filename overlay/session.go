@@ -70,8 +70,10 @@ type session struct {
 	retired   chan struct{} // a link waits for deletion
 	published chan struct{} // the table changed
 	repair    chan struct{} // something of ours is gone
-	others    chan struct{} // somebody changed rules: his own, perhaps
-	found     chan struct{} // a peer was found on the segment, or lost there
+	// lookingAgain: the last repair met a device that had just gone. Guarded by changing.
+	lookingAgain bool
+	others       chan struct{} // somebody changed rules: his own, perhaps
+	found        chan struct{} // a peer was found on the segment, or lost there
 }
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.

@@ -39,7 +39,7 @@ func (s *session) concerns(c kernel.Change) bool {
 		return strings.HasPrefix(c.LinkGone, plan.VXLANPrefix)
 	case c.LinkSet.Name != "":
 		a, attached := s.table.byName(c.LinkSet.Name)
-		differs := c.LinkSet.MTU != a.MTU || c.LinkSet.Group != plan.Group || !c.LinkSet.Up
+		differs := c.LinkSet.MTU != a.MTU || c.LinkSet.Group != plan.Group || c.LinkSet.MAC != plan.HostMAC || !c.LinkSet.Up
 		return attached && differs || strings.HasPrefix(c.LinkSet.Name, plan.VXLANPrefix)
 	case c.Route.IsValid():
 		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr())

@@ -22,6 +22,7 @@ const (
 	ctDelete    = ctSubsystem<<8 | 2
 
 	ctTupleOrig, ctTupleReply, ctFilter     = 1, 2, 25
+	ctStatus, ctStatusMask                  = 3, 26
 	ctTupleIP, ctTupleProto                 = 1, 2
 	ctSrc4, ctDst4, ctSrc6, ctDst6          = 1, 2, 3, 4
 	ctProtoNum, ctProtoSrcPort, ctProtoPort = 1, 2, 3
@@ -106,6 +107,13 @@ func flowFilter(f plan.Flow) ([]byte, error) {
 		t.Uint32(ctFilterReply, reply)
 		return nil
 	})
+	if f.DstPort != 0 && !f.Dst.IsValid() {
+		// A port of the host is meant, and no filter says "an address of the host". What containers say to such a port
+		// elsewhere is masqueraded, and would be another connection if it were forgotten; what is masqueraded behind a
+		// host port is forgotten with its container.
+		ae.Uint32(ctStatus, 0)
+		ae.Uint32(ctStatusMask, statusSNAT)
+	}
 	return ae.Encode()
 }
 

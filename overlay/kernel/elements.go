@@ -42,7 +42,7 @@ func (c *tableConn) open() (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	sa, err := unix.Getsockname(s.fd)
+	pid, err := s.address()
 	if err == nil {
 		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4<<20) // a transaction is one message to the socket
 	}
@@ -50,10 +50,7 @@ func (c *tableConn) open() (*socket, error) {
 		s.close()
 		return nil, err
 	}
-	if at, ok := sa.(*unix.SockaddrNetlink); ok {
-		c.pid = at.Pid
-	}
-	c.socket = s
+	c.socket, c.pid = s, pid
 	return s, nil
 }
 

@@ -20,6 +20,7 @@ type Conn struct {
 	root  host.Root
 	nl    *netlink.Handle // for what is listed
 	route *socket         // for what is changed
+	pid   uint32          // route's address, by which Watch knows our own changes
 	table tableConn
 }
 
@@ -29,12 +30,15 @@ func Open(root host.Root) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	c := &Conn{root: root, route: route}
+	if c.pid, err = route.address(); err == nil {
+		c.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
 	if err != nil {
 		route.close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Conn{root: root, nl: h, route: route}, nil
+	return c, nil
 }
 
 // Close ends the Conn.

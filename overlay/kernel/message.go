@@ -73,6 +73,9 @@ func setLink(d device, s plan.SetLink) message {
 	if s.Group > 0 {
 		m.attr32(unix.IFLA_GROUP, s.Group)
 	}
+	if s.MAC != (plan.MAC{}) {
+		m.attr(unix.IFLA_ADDRESS, s.MAC[:])
+	}
 	return m
 }
 

@@ -16,12 +16,13 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
-// Change is one thing that happened in the kernel to what may be ours. Exactly one of the fields says what.
+// Change is one thing that happened in the kernel to what may be ours. Exactly one of the fields says what; a neighbour
+// that somebody set is Neigh and Found.
 type Change struct {
 	LinkGone string       // one of our links disappeared
-	LinkSet  plan.Link    // one of our links changed: its name, MTU, group and whether it is up
-	Route    netip.Prefix // a route of ours was removed
-	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed; the address it was for or led to
+	LinkSet  plan.Link    // one of our links changed: its name, MTU, group, MAC and whether it is up
+	Route    netip.Prefix // a route of ours was removed, or somebody replaced one
+	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed or set; the address it was for or led to
 	Found    netip.Addr   // a host of a segment was found there, anew or with another MAC, or was not
 	Settings bool         // an address, a sysctl, or the nftables rules of somebody changed
 	Lost     bool         // events were lost, or the watch has just begun: anything may have happened
@@ -36,7 +37,7 @@ func (c *Conn) Watch(ctx context.Context, seen func(Change)) error {
 			unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_NETCONF,
 			unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_NETCONF,
 		}
-		return subscribe(ctx, unix.NETLINK_ROUTE, groups, seen, routeChange)
+		return subscribe(ctx, unix.NETLINK_ROUTE, groups, seen, c.routeChange)
 	})
 	g.Go(func(ctx context.Context) error {
 		return subscribe(ctx, unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, seen, c.tableChange)
@@ -96,17 +97,31 @@ const (
 	netconfLen = 4
 )
 
-func routeChange(m netlink.Message) (Change, bool) {
+// routeChange knows what we did ourselves by the port of the socket that asked for it; what the kernel does by itself
+// has none.
+func (c *Conn) routeChange(m netlink.Message) (Change, bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return linkChange(m)
 	case unix.RTM_DELROUTE:
-		return routeGone(m.Data)
+		change, ours := routeOf(m.Data)
+		return change, ours
+	case unix.RTM_NEWROUTE:
+		change, ours := routeOf(m.Data)
+		replaced := m.Header.Flags&unix.NLM_F_REPLACE != 0 && m.Header.PID != c.pid
+		return change, replaced && (ours || change.Route.IsSingleIP() || byHand(m.Data))
 	case unix.RTM_DELNEIGH:
-		return neighGone(m.Data)
+		return neighOf(m.Data)
 	case unix.RTM_NEWNEIGH:
-		c, ok := neighGone(m.Data)
-		return Change{Found: c.Neigh}, ok && m.Data[0] != unix.AF_BRIDGE
+		change, ok := neighOf(m.Data)
+		switch {
+		case ok && m.Data[0] == unix.AF_BRIDGE:
+			return fdbSet(m.Data) // who set it is not told
+		case m.Header.PID == 0:
+			return Change{Found: change.Neigh}, ok
+		}
+		change.Found = change.Neigh
+		return change, ok && m.Header.PID != c.pid
 	case unix.RTM_DELADDR: // a link-local address goes with each link
 		return Change{Settings: true}, len(m.Data) >= ifAddrLen && m.Data[3] != unix.RT_SCOPE_LINK // ifa_scope
 	case unix.RTM_NEWNETCONF:
@@ -124,6 +139,8 @@ func linkChange(m netlink.Message) (Change, bool) {
 		switch {
 		case typ == unix.IFLA_IFNAME:
 			l.Name = strings.TrimRight(string(data), "\x00")
+		case typ == unix.IFLA_ADDRESS && len(data) == 6:
+			l.MAC = mac(data)
 		case typ == unix.IFLA_MTU && len(data) == 4:
 			l.MTU = int(binary.NativeEndian.Uint32(data))
 		case typ == unix.IFLA_GROUP && len(data) == 4:
@@ -137,8 +154,9 @@ func linkChange(m netlink.Message) (Change, bool) {
 	return Change{LinkSet: l}, ours && l.MTU > 0 // else a message of one attribute's change
 }
 
-func routeGone(b []byte) (Change, bool) {
-	if len(b) < rtLen || b[5] != plan.Protocol { // rtm_protocol
+// routeOf gives a route's destination and tells whether it is one of ours.
+func routeOf(b []byte) (c Change, ours bool) {
+	if len(b) < rtLen {
 		return Change{}, false
 	}
 	dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0) // all that counts of a default route is that it is not single
@@ -147,7 +165,12 @@ func routeGone(b []byte) (Change, bool) {
 			dst = netip.PrefixFrom(a, int(b[1])) // rtm_dst_len
 		}
 	})
-	return Change{Route: dst}, true
+	return Change{Route: dst}, b[5] == plan.Protocol // rtm_protocol
+}
+
+// byHand tells whether a route is of those that people write: routing daemons replace thousands.
+func byHand(b []byte) bool {
+	return len(b) >= rtLen && (b[5] == unix.RTPROT_BOOT || b[5] == unix.RTPROT_STATIC)
 }
 
 // Of linux/netconf.h.
@@ -167,11 +190,23 @@ func ofAllDevices(b []byte) (all bool) {
 	return all
 }
 
-func neighGone(b []byte) (Change, bool) {
+func neighOf(b []byte) (Change, bool) {
 	var c Change
 	attributes(b, ndLen, func(typ uint16, data []byte) {
 		if a, ok := netip.AddrFromSlice(data); ok && typ == unix.NDA_DST {
 			c.Neigh = a
+		}
+	})
+	return c, c.Neigh.IsValid()
+}
+
+// fdbSet names a forwarding entry by its MAC, as that of a peer's VTEP does (plan.MAC.LinkLocal): the address that it
+// leads to may have been changed.
+func fdbSet(b []byte) (Change, bool) {
+	var c Change
+	attributes(b, ndLen, func(typ uint16, data []byte) {
+		if typ == unix.NDA_LLADDR && len(data) == 6 {
+			c.Neigh = mac(data).LinkLocal()
 		}
 	})
 	return c, c.Neigh.IsValid()

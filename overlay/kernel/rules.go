@@ -92,8 +92,8 @@ func rule(parts ...any) []expr.Any {
 	return out
 }
 
-// statusDNAT is IPS_DST_NAT of nf_conntrack_common.h.
-const statusDNAT = 1 << 5
+// statusSNAT and statusDNAT are IPS_SRC_NAT and IPS_DST_NAT of nf_conntrack_common.h.
+const statusSNAT, statusDNAT = 1 << 4, 1 << 5
 
 func group(key expr.MetaKey, g uint32) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: reg1}, equal(binaryutil.NativeEndian.PutUint32(g))}

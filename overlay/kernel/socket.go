@@ -38,6 +38,15 @@ func openSocket(protocol int) (*socket, error) {
 	return &socket{fd: fd, in: make([]byte, 8<<10)}, nil // a dump's parts fit into what its reader offers (netlink_dump)
 }
 
+// address is what the kernel calls the socket: who asked for a change, in what it tells others of it.
+func (s *socket) address() (uint32, error) {
+	sa, err := unix.Getsockname(s.fd)
+	if at, ok := sa.(*unix.SockaddrNetlink); ok {
+		return at.Pid, err
+	}
+	return 0, err
+}
+
 func (s *socket) close() { _ = unix.Close(s.fd) }
 
 // do sends messages and gives for each its errno, nil for success, and what the last one was answered besides. The

@@ -25,6 +25,7 @@ type (
 		Name  string
 		MTU   int
 		Group uint32
+		MAC   MAC
 		Up    bool
 	}
 	// AwaitUp waits until a link passes packets. The end of a veth that is opened first gets its carrier while it is up
@@ -96,6 +97,9 @@ func (s SetLink) String() string {
 	}
 	if s.Group > 0 {
 		line += fmt.Sprintf(" group %d", s.Group)
+	}
+	if s.MAC != (MAC{}) {
+		line += " address " + s.MAC.String()
 	}
 	if s.Up {
 		line += " up"

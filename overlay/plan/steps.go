@@ -94,8 +94,8 @@ func diffLinks(want Host, have Observed) linkDiff {
 			if !l.Retired {
 				d.remove = append(d.remove, RetireLink{l.Name})
 			}
-		case w.MTU != l.MTU || !l.Up || w.Group != l.Group:
-			d.make = append(d.make, SetLink{l.Name, w.MTU, w.Group, true})
+		case w.MTU != l.MTU || !l.Up || w.Group != l.Group || w.MAC != l.MAC:
+			d.make = append(d.make, SetLink{l.Name, w.MTU, w.Group, w.MAC, true})
 			present[l.Name] = true
 		default:
 			present[l.Name] = true
@@ -114,7 +114,7 @@ func diffLinks(want Host, have Observed) linkDiff {
 
 // sameKind tells whether a link can stay; what else differs can be set.
 func sameKind(want, have Link) bool {
-	return want.Kind == have.Kind && want.VXLAN == have.VXLAN && want.MAC == have.MAC
+	return want.Kind == have.Kind && want.VXLAN == have.VXLAN
 }
 
 func vxlanLink(n Network) Link {

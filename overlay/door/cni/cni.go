@@ -43,6 +43,8 @@ type Door struct {
 	log     *slog.Logger
 	stats   *stat.Registry
 
+	turns turns
+
 	mu      sync.Mutex
 	drained bool
 }
@@ -151,6 +153,8 @@ func (d *Door) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	defer call.close()
+	// Until the end: a plugin that asks again for what an earlier one was not told of waits until that has been undone.
+	defer d.turns.take(call.key())()
 	began := time.Now()
 	crash.Begin(call.Command)
 	res := d.do(ctx, call)

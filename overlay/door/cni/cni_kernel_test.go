@@ -313,12 +313,17 @@ func TestWhatSomebodyRemovesOrChangesIsPutRightWithinTwoSeconds(t *testing.T) {
 	state := func() string {
 		return sh(t, `ip route show proto 94; ip -4 addr show dev fl-vx42 | grep inet; ip neigh show dev fl-vx42 | grep PERMANENT; ip neigh show dev `+link+` | grep PERMANENT;
 			bridge fdb show dev fl-vx42 | grep dst; nft list table inet fairlead | sed 's/packets.*drop/drop/'; cat /proc/sys/net/ipv4/ip_forward;
-			ip -o link show group 64030 | sed 's/^[0-9]*: \([^@:]*\).*mtu \([0-9]*\).*state \([A-Z]*\).*/\1 \2 \3/' | sort`)
+			ip -o link show group 64030 | sed 's/^[0-9]*: \([^@:]*\).*mtu \([0-9]*\).*state \([A-Z]*\).*link.ether \([0-9a-f:]*\).*/\1 \2 \3 \4/' | sort`)
 	}
 	whole := state()
 	for _, damage := range []string{
 		"ip route del 10.42.1.2", "ip route flush proto 94", "ip link del fl-vx42", "ip link set fl-vx42 down", "ip link set fl-vx42 mtu 1280",
+		"ip link set fl-vx42 address 02:00:00:00:00:07", "ip link set " + link + " address 02:00:00:00:00:07",
 		"ip addr del 10.42.1.1/32 dev fl-vx42", "ip neigh del 192.0.2.12 dev fl-vx42", "ip neigh del 10.42.1.2 dev " + link,
+		"ip route replace 10.42.1.2 dev lo", "ip route replace unreachable 10.42.1.2", "ip route change 10.42.1.2 dev under scope link proto 94",
+		"ip route replace 10.42.2.0/24 dev under", "ip neigh replace 10.42.1.2 lladdr 02:00:00:00:00:01 dev " + link,
+		"ip neigh replace 192.0.2.12 lladdr 02:00:00:00:00:01 dev fl-vx42",
+		"bridge fdb replace " + plan.VTEPMAC("web2", 42).String() + " dev fl-vx42 dst 192.0.2.77 self",
 		"bridge fdb del " + plan.VTEPMAC("web2", 42).String() + " dev fl-vx42 dst 192.0.2.12 self",
 		"nft delete table inet fairlead", "nft flush ruleset", "nft flush chain inet fairlead leave", "sysctl -qw net.ipv4.ip_forward=0",
 	} {
@@ -566,6 +571,21 @@ func TestAnOvertakenSpooledDelDoesNotDetachALaterContainer(t *testing.T) {
 	w.del("a", other.Path)
 	if err := w.check("a", ns.Path); err != nil {
 		t.Fatalf("after a DEL of another namespace: %v", err)
+	}
+}
+
+func TestADelWhoseNameOfANamespaceIsAPlainFileByNowDetaches(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	ns := hosttest.NetNS(t)
+	w.mustAdd("a", ns.Path)
+	left := filepath.Join(w.dir, "umounted")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.del("a", left)
+	if err := w.check("a", ns.Path); err == nil {
+		t.Fatal("the container is still attached")
 	}
 }
 

@@ -24,9 +24,11 @@ type call struct {
 
 func (c *call) key() plan.Key { return plan.Key{Owner: c.ContainerID, IfName: c.IfName} }
 
-// nsid tells which namespace came with the call, or nothing.
+// nsid tells which namespace came with the call, or nothing. A name whose namespace is gone may still be there, as the
+// plain file that it was mounted on.
 func (c *call) nsid() string {
-	if c.ns < 0 {
+	var fs unix.Statfs_t
+	if c.ns < 0 || unix.Fstatfs(c.ns, &fs) != nil || fs.Type != unix.NSFS_MAGIC {
 		return ""
 	}
 	id, err := overlay.NamespaceID(c.namespace())
