@@ -276,7 +276,11 @@ func engine(t *testing.T, d *daemons.APIDaemon, v *container.Inventory, r contai
 			t.Errorf("a tombstone of %s: %+v", g.Runtime, g)
 		}
 	}
-	must(t)(d.Client(t.Context(), "create", "--name", "inv-kept", "--net", "none", "bb", "sleep", "1000"))
+	kept := []string{"create", "--name", "inv-kept", "--net", "none"}
+	if r == "podman" {
+		kept = append(kept, "--log-driver", "k8s-file") // journald, where systemd is, is hidden from it
+	}
+	must(t)(d.Client(t.Context(), append(kept, "bb", "sleep", "1000")...))
 	await(t, v, "creation", hasState("inv-kept", container.Created))
 	crash(t, v, r, "inv-kept", d.Kill, func() error { return d.Start(t.Context()) })
 }

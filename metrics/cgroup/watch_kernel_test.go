@@ -60,7 +60,12 @@ func TestALimitIsNewAtOnceWhoeverWroteIt(t *testing.T) {
 	if !r.watched {
 		t.Fatal("its limits are not watched")
 	}
-	for i, as := range []string{"sh", "unshare -m sh", "unshare -mC sh"} {
+	// Where systemd is, we are in a cgroup of a service, and -C would show nothing above it.
+	inRoot := "unshare -mC sh"
+	if m.Unified != "" {
+		inRoot = "echo $$ > " + h.Unified + "/cgroup.procs && " + inRoot
+	}
+	for i, as := range []string{"sh", "unshare -m sh", inRoot} {
 		n := uint64(1000 + i)
 		script := fmt.Sprintf("echo %d > %s/%s", n, at, file)
 		if i > 0 {

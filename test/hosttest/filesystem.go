@@ -27,7 +27,7 @@ func Tmpfs(t testing.TB, size string) string {
 	t.Helper()
 	Root(t)
 	dir := mountPoint(t)
-	if err := unix.Mount("fairlead-test", dir, "tmpfs", 0, "size="+size); err != nil {
+	if err := unix.Mount("fairlead-test", dir, "tmpfs", 0, "nr_inodes=0,size="+size); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, dir) })
