@@ -40,6 +40,9 @@ func TestRecovery(t *testing.T) {
 	incomplete.Alias = ""
 	retired := linkOf(a)
 	retired.Retired = true
+	renamed, copied := linkOf(a), linkOf(a)
+	renamed.Name, copied.Name = "foo0", "foo0"
+	copied.MTU = 1
 	moved := a
 	moved.Addr = netip.MustParseAddr("10.42.1.9")
 	for _, c := range []struct {
@@ -57,6 +60,8 @@ func TestRecovery(t *testing.T) {
 		{"an ADD after a DEL stays", []record{attachRecord(a), detachRecord(a.Key), goneRecord(a.Key), attachRecord(a)}, []plan.Link{linkOf(a)}, "a", "", ""},
 		{"what only the kernel knows is adopted", []record{attachRecord(a)}, []plan.Link{linkOf(a), linkOf(b)}, "a b", "b", ""},
 		{"everything is adopted when the journal is lost", nil, []plan.Link{linkOf(a), linkOf(b)}, "a b", "a b", ""},
+		{"a container whose link was renamed stays", []record{attachRecord(a)}, []plan.Link{renamed}, "a", "", ""},
+		{"a link with the alias of another is not taken for it", nil, []plan.Link{linkOf(a), copied}, "a", "a", ""},
 		{"a link with another address than the journal's is not trusted", []record{attachRecord(a)}, []plan.Link{linkOf(moved)}, "", "", "a"},
 	} {
 		var raw []json.RawMessage

@@ -21,11 +21,15 @@ type recovery struct {
 // whose namespace is gone.
 func recovered(journal map[plan.Key]remembered, have plan.Observed, networks []plan.Network) recovery {
 	var r recovery
-	complete := map[string]plan.Attachment{}
+	complete, names := map[string]plan.Attachment{}, map[string]bool{}
 	for _, l := range have.Links {
-		if a, ok := plan.ParseAlias(l.Alias); ok && !l.Retired && a.Link() == l.Name {
+		names[l.Name] = true
+	}
+	for _, l := range have.Links {
+		// One that somebody renamed is given its name back by plan.Steps.
+		if a, ok := plan.ParseAlias(l.Alias); ok && !l.Retired && (a.Link() == l.Name || !names[a.Link()]) {
 			a.MTU = l.MTU
-			complete[l.Name] = a
+			complete[a.Link()] = a
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(journal), compareKeys) {

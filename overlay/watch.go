@@ -40,7 +40,8 @@ func (s *session) concerns(c kernel.Change) bool {
 	case c.LinkSet.Name != "":
 		a, attached := s.table.byName(c.LinkSet.Name)
 		differs := c.LinkSet.MTU != a.MTU || c.LinkSet.Group != plan.Group || c.LinkSet.MAC != plan.HostMAC || !c.LinkSet.Up
-		return attached && differs || strings.HasPrefix(c.LinkSet.Name, plan.VXLANPrefix)
+		renamed := c.LinkSet.Group == plan.Group && !strings.HasPrefix(c.LinkSet.Name, plan.LinkPrefix)
+		return attached && differs || renamed || strings.HasPrefix(c.LinkSet.Name, plan.VXLANPrefix)
 	case c.Route.IsValid():
 		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr())
 	}

@@ -145,6 +145,8 @@ func (a *applier) do(ctx context.Context, s plan.Step) error {
 		return a.addVXLAN(s)
 	case plan.DeleteRetired:
 		return deleteGroup(plan.RetiredGroup)
+	case plan.RenameLink:
+		return a.rename(s)
 	case plan.DeleteLink:
 		return gone(a.onLink(s.Name, a.conn.nl.LinkDel))
 	case plan.SetSysctl:
@@ -281,6 +283,24 @@ func (a *applier) addVeth(s plan.AddVeth) error {
 	if l.peer > 0 {
 		a.far = map[string]int{s.Peer: l.peer}
 	}
+	return nil
+}
+
+// rename takes the link down first: before Linux 6.2 one that is up keeps its name.
+func (a *applier) rename(s plan.RenameLink) error {
+	i, err := a.linkIndex(s.Name)
+	if err != nil {
+		return err
+	}
+	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: s.Name, Index: i}}
+	if err := a.conn.nl.LinkSetDown(l); err != nil {
+		return err
+	}
+	if err := a.conn.nl.LinkSetName(l, s.To); err != nil {
+		return err
+	}
+	delete(a.index, s.Name)
+	a.index[s.To] = i
 	return nil
 }
 

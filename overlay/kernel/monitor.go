@@ -151,7 +151,7 @@ func linkChange(m netlink.Message) (Change, bool) {
 	if m.Header.Type == unix.RTM_DELLINK {
 		return Change{LinkGone: l.Name}, ours
 	}
-	return Change{LinkSet: l}, ours && l.MTU > 0 // else a message of one attribute's change
+	return Change{LinkSet: l}, (ours || l.Group == plan.Group) && l.MTU > 0 // else a message of one attribute's change
 }
 
 // routeOf gives a route's destination and tells whether it is one of ours.

@@ -28,6 +28,8 @@ type (
 		MAC   MAC
 		Up    bool
 	}
+	// RenameLink gives a link its name back, for which it is down a moment and loses its routes and neighbours.
+	RenameLink struct{ Name, To string }
 	// AwaitUp waits until a link passes packets. The end of a veth that is opened first gets its carrier while it is up
 	// already; until the kernel's link watch has seen to that, its queue drops everything (dev_activate, noop_qdisc).
 	AwaitUp struct{ Name string }
@@ -105,6 +107,10 @@ func (s SetLink) String() string {
 		line += " up"
 	}
 	return line
+}
+
+func (s RenameLink) String() string {
+	return fmt.Sprintf("ip link set %s down name %s", s.Name, s.To)
 }
 
 func (s AwaitUp) String() string {

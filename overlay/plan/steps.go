@@ -16,7 +16,9 @@ func Steps(want Host, have Observed) []Step {
 	// An attachment whose link is gone cannot be repaired from here; its owner will detach it.
 	linked := map[string]bool{}
 	for _, l := range have.Links {
-		linked[l.Name] = !l.Retired
+		if !l.Retired {
+			linked[l.Name], linked[nameByAlias(l)] = true, true // it may have been renamed
+		}
 	}
 	want.Attachments = only(want.Attachments, func(a Attachment) bool { return linked[a.Link()] })
 	links := diffLinks(want, have)
@@ -81,9 +83,17 @@ func diffLinks(want Host, have Observed) linkDiff {
 	}
 	present := map[string]bool{}
 	retired := false
+	names := map[string]bool{}
+	for _, l := range have.Links {
+		names[l.Name] = true
+	}
 	for _, l := range have.Links {
 		w, ok := wanted[l.Name]
-		switch {
+		switch former := nameByAlias(l); {
+		case !ok && !l.Retired && wanted[former].Kind == "veth" && l.Kind == "veth" && !names[former]:
+			w := wanted[former] // somebody gave it another name
+			d.gone[l.Name], present[former], names[former] = true, true, true
+			d.make = append(d.make, RenameLink{l.Name, former}, SetLink{former, w.MTU, w.Group, w.MAC, true})
 		case !ok || l.Retired || !sameKind(w, l):
 			d.gone[l.Name] = true
 			if l.Kind != "veth" {
@@ -110,6 +120,14 @@ func diffLinks(want Host, have Observed) linkDiff {
 		}
 	}
 	return d
+}
+
+// nameByAlias is what a container's link was called, by its alias.
+func nameByAlias(l Link) string {
+	if a, ok := ParseAlias(l.Alias); ok {
+		return a.Link()
+	}
+	return ""
 }
 
 // sameKind tells whether a link can stay; what else differs can be set.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,8 @@ func settled() Observed {
 	}
 }
 
+func isVeth(l Link) bool { return l.Kind == "veth" }
+
 func TestSteps(t *testing.T) {
 	t.Parallel()
 	whole := Host{Networks: []Network{blue()}, Attachments: []Attachment{container()}}
@@ -97,6 +100,19 @@ ip neigh replace 192.0.2.99 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
 ip route replace 10.42.2.0/24 via 192.0.2.99 dev fl-vx42 onlink src 10.42.1.1 proto 94`,
 		},
 		{"a flushed route to a container returns", whole, func(o *Observed) { o.Routes = o.Routes[:4] }, `
+ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94
+ip route replace fd42:0:0:1::2/128 dev ` + link + ` scope link src fd42:0:0:1::1 proto 94`},
+		{"a link with another MAC gets its own back", whole, func(o *Observed) { o.Links[slices.IndexFunc(o.Links, isVeth)].MAC = MAC{2} }, `
+ip link set ` + link + ` mtu 1450 group 64030 address ` + HostMAC.String() + ` up`},
+		{"a link that was renamed gets its name back, and what stood on it", whole, func(o *Observed) {
+			l := &o.Links[slices.IndexFunc(o.Links, isVeth)]
+			l.Name, l.Alias = "foo0", container().Alias()
+			o.Routes, o.Neighs = o.Routes[:4], slices.DeleteFunc(o.Neighs, func(n Neigh) bool { return n.Dev == link })
+		}, `
+ip link set foo0 down name ` + link + `
+ip link set ` + link + ` mtu 1450 group 64030 address ` + HostMAC.String() + ` up
+ip neigh replace 10.42.1.2 lladdr ` + container().ContainerMAC().String() + ` dev ` + link + ` nud permanent
+ip neigh replace fd42:0:0:1::2 lladdr ` + container().ContainerMAC().String() + ` dev ` + link + ` nud permanent
 ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94
 ip route replace fd42:0:0:1::2/128 dev ` + link + ` scope link src fd42:0:0:1::1 proto 94`},
 		{"a link that nobody is attached by goes, in a batch", Host{Networks: []Network{blue()}}, func(*Observed) {}, `
