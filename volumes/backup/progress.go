@@ -30,16 +30,23 @@ func (m *meter) report(ctx context.Context, say func(Progress)) (stop func()) {
 	if say == nil {
 		return func() {}
 	}
+	return NowAndThen(ctx, func() { say(Progress{Counts: m.counts(), Of: m.of, Stored: m.stored.Load()}) })
+}
+
+const reportEvery = 500 * time.Millisecond
+
+// NowAndThen calls say each half second until the returned function is called, which calls it a last time and waits for
+// it; ctx ends only what is called in between.
+func NowAndThen(ctx context.Context, say func()) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := agent.NewGroup(ctx)
-	now := func() { say(Progress{Counts: m.counts(), Of: m.of, Stored: m.stored.Load()}) }
 	g.Go(func(ctx context.Context) error {
 		tick := time.NewTicker(reportEvery)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				now()
+				say()
 			case <-ctx.Done():
 				return nil
 			}
@@ -48,8 +55,6 @@ func (m *meter) report(ctx context.Context, say func(Progress)) (stop func()) {
 	return func() {
 		cancel()
 		_ = g.Wait() // a panic in say would only cost the progress
-		now()
+		say()
 	}
 }
-
-const reportEvery = 500 * time.Millisecond
