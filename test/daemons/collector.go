@@ -62,11 +62,3 @@ func (d *CollectorDaemon) Start(ctx context.Context) error {
 	}
 	return d.await(ctx, d.listens)
 }
-
-// Stop lets the collector write what it has and end. It may be called twice, and after Kill.
-func (d *CollectorDaemon) Stop(ctx context.Context) error {
-	if d.Process == nil {
-		return nil
-	}
-	return d.end(ctx)
-}

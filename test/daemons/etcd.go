@@ -67,11 +67,3 @@ func (d *EtcdDaemon) Restore(ctx context.Context, path, token string) error {
 func (d *EtcdDaemon) ctl(ctx context.Context, args ...string) (string, error) {
 	return d.Run(ctx, append([]string{"env", "ETCDCTL_API=3", "etcdctl"}, args...)...)
 }
-
-// Stop ends etcd. It may be called twice.
-func (d *EtcdDaemon) Stop(ctx context.Context) error {
-	if d.Process == nil {
-		return nil
-	}
-	return d.end(ctx)
-}

@@ -48,6 +48,3 @@ func (d *JournalDaemon) takes(ctx context.Context) error {
 	}
 	return c.Close()
 }
-
-// Stop ends the daemon. It may be called twice.
-func (d *JournalDaemon) Stop(ctx context.Context) error { return d.end(ctx) }

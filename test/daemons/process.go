@@ -177,6 +177,15 @@ func (p *Process) signal(s syscall.Signal) error {
 	return syscall.Kill(p.PID, s)
 }
 
+// Stop lets the daemon write what it has and end. It may be called twice, after Kill, and where nothing was started. A
+// daemon with containers has a Stop of its own.
+func (p *Process) Stop(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
+	return p.end(ctx)
+}
+
 // end sends SIGTERM and waits; after the bound it kills.
 func (p *Process) end(ctx context.Context) error {
 	if !p.Running() {

@@ -125,14 +125,6 @@ func (d *RsyslogDaemon) Start(ctx context.Context) error {
 	return d.await(ctx, d.listens)
 }
 
-// Stop lets rsyslogd write what it has and end. It may be called twice, and after Kill.
-func (d *RsyslogDaemon) Stop(ctx context.Context) error {
-	if d.Process == nil {
-		return nil
-	}
-	return d.end(ctx)
-}
-
 func removeFile(path string) error {
 	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 		return err

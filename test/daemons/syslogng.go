@@ -83,11 +83,3 @@ func (d *SyslogNGDaemon) Start(ctx context.Context) error {
 	}
 	return d.await(ctx, d.listens)
 }
-
-// Stop lets syslog-ng write what it has and end. It may be called twice.
-func (d *SyslogNGDaemon) Stop(ctx context.Context) error {
-	if d.Process == nil {
-		return nil
-	}
-	return d.end(ctx)
-}
