@@ -47,6 +47,25 @@ func TestShipperProcess(t *testing.T) {
 	}
 }
 
+// killAtRandom starts a shipper and kills it, so many times or a few in short runs, and tells how many.
+func killAtRandom(t *testing.T, job shipperJob, times int) (kills int) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	if testing.Short() {
+		times = 2
+	}
+	for range times {
+		cmd := startShipper(t, job)
+		time.Sleep(400*time.Millisecond + time.Duration(random.IntN(600))*time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
+	}
+	return times
+}
+
 func startShipper(t *testing.T, job shipperJob) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(job)
@@ -115,20 +134,7 @@ func TestKill9UnderLoadLosesNothingAndTheFileHasEachLineOnce(t *testing.T) {
 	defer cancel()
 	flowing := flow(ctx, t, c.Log.Path, plain, 5000)
 
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	kills := 5
-	if testing.Short() {
-		kills = 2
-	}
-	for range kills {
-		cmd := startShipper(t, job)
-		time.Sleep(400*time.Millisecond + time.Duration(random.IntN(600))*time.Millisecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
-	}
+	kills := killAtRandom(t, job, 5)
 	cmd := startShipper(t, job)
 	time.Sleep(300 * time.Millisecond)
 	cancel()
@@ -210,20 +216,7 @@ func TestKill9InTheMiddleOfAJoinedRecordNeitherLosesNorCutsNorDoublesIt(t *testi
 	defer cancel()
 	flowing := traces(ctx, t, c.Log.Path, plain, 1500)
 
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	kills := 6
-	if testing.Short() {
-		kills = 2
-	}
-	for range kills {
-		cmd := startShipper(t, job)
-		time.Sleep(400*time.Millisecond + time.Duration(random.IntN(600))*time.Millisecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
-	}
+	kills := killAtRandom(t, job, 6)
 	cmd := startShipper(t, job)
 	cancel()
 	n := <-flowing

@@ -38,16 +38,7 @@ func TestWhatCopytruncateLeavesIsReadFromTheCopyWhileASinkIsDown(t *testing.T) {
 		for k := i; k >= 1; k-- {
 			_ = os.Rename(fmt.Sprintf("%s.%d", log, k), fmt.Sprintf("%s.%d", log, k+1))
 		}
-		b, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(log+".1", b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(log, 0); err != nil {
-			t.Fatal(err)
-		}
+		copyTruncate(t, log)
 	}
 	size := func(want int64) func() bool {
 		return func() bool { all := s.Streams(); return len(all) == 1 && all[0].Size == want }
@@ -148,20 +139,11 @@ func TestACopyThatIsWrittenOverWhileASinkIsDownIsCountedAsDestroyed(t *testing.T
 	eventually(t, "two batches of the other log", func() bool { return s.sink(0).Read > 3000 && s.sink(1).Acked == 10_000 })
 	const per = 5000
 	n := 0
-	for range 3 { // cp a.log a.log.1; : > a.log
+	for range 3 {
 		appendTo(t, log, numbered(n, n+per))
 		n += per
 		eventually(t, "the lines at the sink that is up", func() bool { return up() == n })
-		b, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(log+".1", b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(log, 0); err != nil {
-			t.Fatal(err)
-		}
+		copyTruncate(t, log)
 		eventually(t, "the cut is seen", func() bool { return s.Streams()[0].Size == 0 })
 	}
 	appendTo(t, log, numbered(n, n+1))
@@ -189,5 +171,20 @@ func TestACopyThatIsWrittenOverWhileASinkIsDownIsCountedAsDestroyed(t *testing.T
 	s.stop()
 	if k := s.sink(1); k.Lost > 0 {
 		t.Errorf("%d bytes reported lost for the sink that has all", k.Lost)
+	}
+}
+
+// copyTruncate is what cp a.log a.log.1; : > a.log does.
+func copyTruncate(t *testing.T, log string) {
+	t.Helper()
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log+".1", b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(log, 0); err != nil {
+		t.Fatal(err)
 	}
 }
