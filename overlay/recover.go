@@ -21,13 +21,10 @@ type recovery struct {
 // whose namespace is gone.
 func recovered(journal map[plan.Key]remembered, have plan.Observed, networks []plan.Network) recovery {
 	var r recovery
-	complete, names := map[string]plan.Attachment{}, map[string]bool{}
-	for _, l := range have.Links {
-		names[l.Name] = true
-	}
+	complete := map[string]plan.Attachment{}
 	for _, l := range have.Links {
 		// One that somebody renamed is given its name back by plan.Steps.
-		if a, ok := plan.ParseAlias(l.Alias); ok && !l.Retired && (a.Link() == l.Name || !names[a.Link()]) {
+		if a, ok := plan.ParseAlias(l.Alias); ok && !l.Retired && a.Link() == have.NameOf(l) {
 			a.MTU = l.MTU
 			complete[a.Link()] = a
 		}

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -28,6 +29,15 @@ func (o Observed) WithoutRetired() Observed {
 	o.Routes = only(o.Routes, func(r Route) bool { return !retired[r.Dev] })
 	o.Neighs = only(o.Neighs, func(n Neigh) bool { return !retired[n.Dev] })
 	return o
+}
+
+// NameOf is what a link is to be called: its name, unless somebody renamed it. Then the alias of a container's link tells.
+func (o Observed) NameOf(l Link) string {
+	a, ok := ParseAlias(l.Alias)
+	if name := a.Link(); ok && name != l.Name && !slices.ContainsFunc(o.Links, func(other Link) bool { return other.Name == name }) {
+		return name
+	}
+	return l.Name
 }
 
 // Link is one of our devices. The zero value of a field is "not applicable".

@@ -13,15 +13,9 @@ import (
 // belongs to an attach; one that is not wanted is removed.
 func Steps(want Host, have Observed) []Step {
 	var steps []Step
-	// An attachment whose link is gone cannot be repaired from here; its owner will detach it.
-	linked := map[string]bool{}
-	for _, l := range have.Links {
-		if !l.Retired {
-			linked[l.Name], linked[nameByAlias(l)] = true, true // it may have been renamed
-		}
-	}
-	want.Attachments = only(want.Attachments, func(a Attachment) bool { return linked[a.Link()] })
 	links := diffLinks(want, have)
+	// An attachment whose link is gone cannot be repaired from here; its owner will detach it.
+	want.Attachments = only(want.Attachments, func(a Attachment) bool { return links.present[a.Link()] })
 	// What stood on a link that goes, goes with it.
 	kept := func(dev string) bool { return !links.gone[dev] }
 	routes := diff(wantRoutes(want), only(have.Routes, func(r Route) bool { return r.Unreachable || kept(r.Dev) }),
@@ -67,11 +61,12 @@ func Steps(want Host, have Observed) []Step {
 
 type linkDiff struct {
 	remove, make []Step
-	gone         map[string]bool
+	gone         map[string]bool // names of links that go
+	present      map[string]bool // names of links that are there, or will be by their alias, and stay
 }
 
 func diffLinks(want Host, have Observed) linkDiff {
-	d := linkDiff{gone: map[string]bool{}}
+	d := linkDiff{gone: map[string]bool{}, present: map[string]bool{}}
 	wanted := map[string]Link{}
 	for _, n := range want.Networks {
 		if n.Underlay.Addr.IsValid() {
@@ -81,19 +76,18 @@ func diffLinks(want Host, have Observed) linkDiff {
 	for _, a := range want.Attachments {
 		wanted[a.Link()] = HostLink(a)
 	}
-	present := map[string]bool{}
 	retired := false
-	names := map[string]bool{}
-	for _, l := range have.Links {
-		names[l.Name] = true
-	}
 	for _, l := range have.Links {
 		w, ok := wanted[l.Name]
-		switch former := nameByAlias(l); {
-		case !ok && !l.Retired && wanted[former].Kind == "veth" && l.Kind == "veth" && !names[former]:
-			w := wanted[former] // somebody gave it another name
-			d.gone[l.Name], present[former], names[former] = true, true, true
-			d.make = append(d.make, RenameLink{l.Name, former}, SetLink{former, w.MTU, w.Group, w.MAC, true})
+		name := l.Name
+		if !ok {
+			name = have.NameOf(l)
+		}
+		switch {
+		case name != l.Name && !l.Retired && wanted[name].Kind == l.Kind && !d.present[name]:
+			w := wanted[name]
+			d.gone[l.Name], d.present[name] = true, true
+			d.make = append(d.make, RenameLink{l.Name, name}, SetLink{name, w.MTU, w.Group, w.MAC, true})
 		case !ok || l.Retired || !sameKind(w, l):
 			d.gone[l.Name] = true
 			if l.Kind != "veth" {
@@ -106,28 +100,20 @@ func diffLinks(want Host, have Observed) linkDiff {
 			}
 		case w.MTU != l.MTU || !l.Up || w.Group != l.Group || w.MAC != l.MAC:
 			d.make = append(d.make, SetLink{l.Name, w.MTU, w.Group, w.MAC, true})
-			present[l.Name] = true
+			d.present[l.Name] = true
 		default:
-			present[l.Name] = true
+			d.present[l.Name] = true
 		}
 	}
 	if retired {
 		d.remove = append(d.remove, DeleteRetired{})
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		if w := wanted[name]; w.Kind == "vxlan" && !present[name] {
+		if w := wanted[name]; w.Kind == "vxlan" && !d.present[name] {
 			d.make = append(d.make, AddLink{w})
 		}
 	}
 	return d
-}
-
-// nameByAlias is what a container's link was called, by its alias.
-func nameByAlias(l Link) string {
-	if a, ok := ParseAlias(l.Alias); ok {
-		return a.Link()
-	}
-	return ""
 }
 
 // sameKind tells whether a link can stay; what else differs can be set.
