@@ -24,7 +24,8 @@ const netHelp = `fairlead net ls | ports | create NAME | rm NAME | leave | forge
 Networks are isolated from each other and from the host unless --allow and --host say otherwise. Examples:
 
   fairlead net create blue --cidr 10.42.0.0/16 --cidr6 fd42::/48 --vni 42 --allow green
-  fairlead net ports`
+  fairlead net ports
+  fairlead net forget-node web7`
 
 func runNet(e env, args []string) error {
 	f := newFlags(e, "net", netHelp).client()
