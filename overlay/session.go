@@ -30,6 +30,8 @@ const (
 	gatherOthers = time.Second
 	// gatherPublished is how long changes are gathered before the board is told.
 	gatherPublished = 50 * time.Millisecond
+	// restAfter is how many times as long as the last publication took the next one waits at least.
+	restAfter = 19
 	// compactAbove is the journal's size, in bytes, from which on it is rewritten.
 	compactAbove = 1 << 20
 )

@@ -25,9 +25,11 @@ func (s *session) openJournal(boot string) (map[plan.Key]remembered, error) {
 
 // publish tells the board and the gauges, off the attach path.
 func (s *session) publish(ctx context.Context) error {
+	var took time.Duration
 	known := map[string]int{} // link indexes: asked for once, or each ADD would cost as many questions as there are containers
 	for wait(ctx, s.published) {
-		pause(ctx, gatherPublished) // each publication costs as much as there are containers
+		pause(ctx, max(gatherPublished, restAfter*took)) // each publication costs as much as there are containers
+		began := time.Now()
 		var out []container.Attachment
 		indexes := map[string]int{}
 		for _, a := range s.table.all() {
@@ -49,6 +51,7 @@ func (s *session) publish(ctx context.Context) error {
 		s.o.attachments.Set(float64(s.table.count()))
 		s.o.free.Set(float64(s.table.freeInAll()))
 		s.needFromStore()
+		took = time.Since(began)
 	}
 	return nil
 }

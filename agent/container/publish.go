@@ -7,8 +7,12 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/stat"
 )
 
-// pace is the least time between two publications: a burst of events becomes few snapshots.
-const pace = 20 * time.Millisecond
+// pace is the least time between two publications: a burst of events becomes few snapshots. On a host where one takes
+// long they are fewer still: share of the time at rest for each part of it at work.
+const (
+	pace  = 20 * time.Millisecond
+	share = 19
+)
 
 // publish makes a snapshot whenever something changed.
 func (v *Inventory) publish(ctx context.Context) error {
@@ -20,12 +24,13 @@ func (v *Inventory) publish(ctx context.Context) error {
 			return nil
 		case <-v.dirty:
 		}
-		v.publishOnce(time.Now())
+		began := time.Now()
+		v.publishOnce(began)
 		published.Inc()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pace):
+		case <-time.After(max(pace, share*time.Since(began))):
 		}
 	}
 }
@@ -41,12 +46,12 @@ func (v *Inventory) publishOnce(now time.Time) {
 		w.state.Count = len(w.containers)
 		runtimes = append(runtimes, w.state)
 	}
+	for i := range gone {
+		remember(&gone[i].Container, before)
+	}
 	tombs := bury(before.Gone, gone, v.views, now)
 	v.mu.Unlock()
 
-	for i := range tombs {
-		remember(&tombs[i].Container, before)
-	}
 	containers := join(v.kernel.enrich(entries), v.board.Attachments())
 	retain(containers, before)
 	next := newSnapshot(now, before.Seq+1, containers)

@@ -63,8 +63,13 @@ func (c *Conn) keepAdvertisements() error {
 	return nil
 }
 
+// setLinkSysctl writes a setting of one device. On a kernel without IPv6 there is none to set for it.
 func (c *Conn) setLinkSysctl(s plan.SetLinkSysctl) error {
-	return os.WriteFile(c.sysctlPath("net", s.Family, "conf", s.Dev, s.Key), []byte(s.Value), 0o644)
+	err := os.WriteFile(c.sysctlPath("net", s.Family, "conf", s.Dev, s.Key), []byte(s.Value), 0o644)
+	if s.Family == "ipv6" && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // enableIPv6 writes a container's own setting: /proc/sys/net shows the namespace of the thread that opens it.

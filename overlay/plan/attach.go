@@ -19,7 +19,13 @@ func Attach(a Attachment, ns Namespace) []Step {
 	for _, r := range ContainerRoutes(a) {
 		inside = append(inside, ReplaceRoute{r})
 	}
-	steps := []Step{veth, Inside{ns, inside}}
+	steps := []Step{veth}
+	if !a.Addr6.IsValid() {
+		// Each link with IPv6 has four routes and some neighbours of its own, and the kernel walks all of them whenever a
+		// link comes or goes (fib6_ifup, neigh_forced_gc): a thousandth container would wait for those before it.
+		steps = append(steps, SetLinkSysctl{"ipv6", a.Link(), "disable_ipv6", "1"})
+	}
+	steps = append(steps, Inside{ns, inside})
 	if len(a.Ports) > 0 {
 		steps = append(steps, SetLinkSysctl{"ipv4", a.Link(), "route_localnet", "1"})
 	}
