@@ -190,9 +190,13 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 	// A full disk must not keep a container from being taken off: what the kernel has decides at the next start.
 	unwritten := s.journal.Append(detachRecord(a.Key))
 	s.table.leave(a) // first: what goes from the kernel now is not to be put right
-	if err := s.kernel.Apply(ctx, plan.Detach(a)); err != nil {
+	fault := s.kernel.Apply(ctx, plan.Detach(a))
+	switch {
+	case fault != nil && why != undone:
 		s.table.put(a)
-		return err
+		return fault
+	case fault != nil: // it was never whole, and nobody will ask again: what is left of it goes by repair
+		poke(s.repair)
 	}
 	if unwritten != nil {
 		s.o.deps.Log.Error("detach could not be journalled; the next start learns it from the kernel", "container", a.Owner, "err", unwritten)
@@ -205,7 +209,7 @@ func (s *session) end(ctx context.Context, a plan.Attachment, why string) error 
 		s.o.detached.Inc()
 	}
 	s.o.deps.Log.Info("container detached", "container", a.Owner, "network", a.Network, "addr", a.Addr, "ifname", a.IfName, "why", why)
-	return nil
+	return fault
 }
 
 // ownNamespace is the agent's.

@@ -54,6 +54,10 @@ func New(socket string, network Network, log *slog.Logger, stats *stat.Registry)
 	return &Door{socket: socket, network: network, log: log, stats: stats}
 }
 
+// spoolEvery is how often the spool is looked at while we listen: who found the queue of a busy agent full leaves his DEL
+// there too.
+const spoolEvery = time.Minute
+
 // requestTime bounds one request: well below what the plugin waits.
 const requestTime = 15 * time.Second
 
@@ -77,7 +81,7 @@ func (d *Door) Run(ctx context.Context) error {
 			d.log.Warn("CNI requests are answered with 'try again later' until the overlay is up", "err", err)
 		}
 		agent.Ready(ctx)
-		return nil
+		return d.keepDrained(ctx)
 	})
 	g.Go(func(ctx context.Context) error { return d.accept(ctx, l, g) })
 	return g.Wait()

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/cni-plugin/wire"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
@@ -25,6 +26,35 @@ func (d *Door) drain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// keepDrained serves now and then what came into the spool since, until ctx ends.
+func (d *Door) keepDrained(ctx context.Context) error {
+	tick := time.NewTicker(spoolEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		names, err := wire.Spooled(d.socket)
+		for _, name := range names {
+			err = errors.Join(err, d.drainInTurn(ctx, name))
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.Warn("spooled DELs are not served yet", "err", err)
+		}
+	}
+}
+
+// drainInTurn serves a spooled DEL, unless a later request for the same container is under way and overtakes it.
+func (d *Door) drainInTurn(ctx context.Context, name string) error {
+	var req wire.Request
+	if text, err := os.ReadFile(name); err == nil && json.Unmarshal(text, &req) == nil {
+		defer d.turns.take(plan.Key{Owner: req.ContainerID, IfName: req.IfName})()
+	}
+	return d.drainOne(ctx, name) // reads it again
 }
 
 func (d *Door) drainOne(ctx context.Context, name string) error {
