@@ -104,6 +104,7 @@ func (s *session) setCluster(c store.Cluster) error {
 			return err
 		}
 	}
+	s.tellOtherVersion(c, underlay)
 	s.cluster, s.underlay, s.near = c, underlay, segment
 	s.networks = s.o.cfg.networks(s.served(), c, underlay, segment)
 	s.table.serve(s.networks)
@@ -113,11 +114,26 @@ func (s *session) setCluster(c store.Cluster) error {
 	return nil
 }
 
+// tellOtherVersion says, when it changes, which hosts cannot be reached because their address on the underlay is of the
+// other IP version than this host's. The session is locked.
+func (s *session) tellOtherVersion(c store.Cluster, u kernel.Underlay) {
+	var other []string
+	for _, p := range c.Peers {
+		if p.Addr.Is4() != u.Addr.Is4() {
+			other = append(other, p.Name)
+		}
+	}
+	if len(other) > 0 && !slices.Equal(other, s.otherVersion) {
+		s.o.deps.Log.Error("hosts whose address is of the other IP version cannot be reached; set node.address there or here", "hosts", other, "addr", u.Addr)
+	}
+	s.otherVersion = other
+}
+
 // segment gives the peers that are on this host's segment and answer there, by their MACs.
 func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]plan.MAC, error) {
 	var near []netip.Addr
 	for _, p := range c.Peers {
-		if u.Net.IsValid() && u.Net.Contains(p.Addr) {
+		if u.Net.IsValid() && p.Addr.Is4() && u.Net.Contains(p.Addr) { // plain packets are IPv4 via IPv4
 			near = append(near, p.Addr)
 		}
 	}

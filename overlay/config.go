@@ -25,7 +25,7 @@ type Config struct {
 // Peer is one host of a static overlay.
 type Peer struct {
 	Name    string         `yaml:"name" doc:"its node.name"`
-	Address netip.Addr     `yaml:"address" doc:"its address on the underlay"`
+	Address netip.Addr     `yaml:"address" doc:"its address on the underlay, IPv4 or IPv6, the same for all"`
 	Blocks  []netip.Prefix `yaml:"blocks" doc:"the address blocks that it gives to its containers"`
 }
 
@@ -38,7 +38,7 @@ type Network struct {
 	// Block and Block6 are for stores that lease blocks.
 	Block  int      `yaml:"block" json:"block,omitempty" doc:"etcd: length of the IPv4 blocks that hosts lease, such as 24; 0: 24, or what gives 16 hosts a block"`
 	Block6 int      `yaml:"block6" json:"block6,omitempty" doc:"etcd: the same for IPv6; 0: 64, or what gives 256 hosts a block"`
-	MTU    int      `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 for VXLAN when there are peers"`
+	MTU    int      `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 (70 over IPv6) for VXLAN when there are peers"`
 	Path   string   `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; direct, plainly where both are on one segment and no switch or cloud filters by source address, else by VXLAN; auto is vxlan in this version"`
 	Allow  []string `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
 	Host   string   `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
@@ -195,8 +195,10 @@ func (c Config) validatePeers(problem func(key, format string, args ...any)) {
 			problem(at+".name", "%q is peers[%d] already", p.Name, j)
 		}
 		names[p.Name] = i
-		if !p.Address.Is4() {
-			problem(at+".address", "expected an IPv4 address of the peer on the underlay")
+		if !p.Address.IsValid() {
+			problem(at+".address", "expected the peer's address on the underlay")
+		} else if first := c.Peers[0].Address; first.IsValid() && first.Is4() != p.Address.Is4() {
+			problem(at+".address", "%s is not of the IP version of %s, which peers[0] has; a VXLAN has one", p.Address, first)
 		} else if j, twice := addrs[p.Address]; twice {
 			problem(at+".address", "%s is the address of peers[%d] already", p.Address, j)
 		}
@@ -242,8 +244,13 @@ func nodes(peers []Peer) []store.Node {
 	return out
 }
 
-// vxlanOverhead is what VXLAN over IPv4 adds to a packet: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348).
-const vxlanOverhead = 50
+// vxlanOverhead is what VXLAN adds to a packet: inner Ethernet 14, VXLAN 8, UDP 8, and 20 of IPv4 or 40 of IPv6 (RFC 7348).
+func vxlanOverhead(underlay netip.Addr) int {
+	if underlay.Is6() {
+		return 70
+	}
+	return 50
+}
 
 // networks gives what this host's part in each of list is, in a cluster over an underlay.
 // segment says which peers are on this host's segment, and by which MAC.
@@ -265,10 +272,16 @@ func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay
 			w.Node, w.Node6 = nodeOf(w.Blocks)
 			w.Underlay = plan.VTEP{Addr: under.Addr, MAC: plan.VTEPMAC(cl.Self.Name, n.VNI)}
 			if n.MTU == 0 {
-				w.MTU = under.MTU - vxlanOverhead
+				w.MTU = under.MTU - vxlanOverhead(under.Addr)
 			}
 			for _, p := range cl.Peers {
+				if p.Addr.Is4() != under.Addr.Is4() {
+					continue // setCluster tells
+				}
 				peer := plan.Peer{Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks)}
+				if p.Addr.Is6() {
+					peer.VTEP.Inside, _ = nodeOf(peer.Blocks)
+				}
 				if mac, here := segment[p.Addr]; here && n.Path == "direct" {
 					peer.Direct, peer.MAC = under.Dev, mac
 				}

@@ -42,9 +42,9 @@ func (s *session) examineNetwork(n plan.Network, underlayMTU int) host.Finding {
 	switch {
 	case len(n.Blocks) == 0:
 		f.OK, f.Found, f.Advice = false, "this host holds no block of it", "static: give this node a block in overlay.peers; etcd: see the store's finding"
-	case n.Underlay.Addr.IsValid() && n.MTU+vxlanOverhead > underlayMTU:
+	case n.Underlay.Addr.IsValid() && n.MTU+vxlanOverhead(n.Underlay.Addr) > underlayMTU:
 		f.OK = false
-		f.Advice = fmt.Sprintf("the underlay carries %d bytes, which leaves %d inside VXLAN; lower mtu or remove it from the configuration", underlayMTU, underlayMTU-vxlanOverhead)
+		f.Advice = fmt.Sprintf("the underlay carries %d bytes, which leaves %d inside VXLAN; lower mtu or remove it from the configuration", underlayMTU, underlayMTU-vxlanOverhead(n.Underlay.Addr))
 	}
 	return f
 }

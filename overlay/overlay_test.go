@@ -128,7 +128,7 @@ overlay.peers[1].blocks[0]: 10.42.1.128/25 overlaps 10.42.1.0/24 of web1
 overlay.peers[1].blocks[1]: 10.9.0.0/24 is in no network's cidr or cidr6
 overlay.peers[1].blocks[2]: 10.42.3.7/24 has bits set behind its length; did you mean 10.42.3.0/24?
 overlay.peers[2].name: expected the peer's node.name
-overlay.peers[2].address: expected an IPv4 address of the peer on the underlay`
+overlay.peers[2].address: expected the peer's address on the underlay`
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("accepted")

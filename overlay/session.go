@@ -52,9 +52,11 @@ type session struct {
 	cluster  store.Cluster
 	underlay kernel.Underlay
 	near     map[netip.Addr]plan.MAC // peers on this host's segment
-	fenced   map[plan.Key]bool       // attachments that were told to have addresses of a block of another host
-	inUse    map[string]bool         // networks of attachments that are yet to be recovered
-	taken    chan struct{}           // closed, and replaced, when a cluster was taken over
+	// otherVersion are the hosts that cannot be reached for the IP version of their address.
+	otherVersion []string
+	fenced       map[plan.Key]bool // attachments that were told to have addresses of a block of another host
+	inUse        map[string]bool   // networks of attachments that are yet to be recovered
+	taken        chan struct{}     // closed, and replaced, when a cluster was taken over
 
 	following *following // nil until the first cluster is asked for
 

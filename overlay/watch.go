@@ -52,7 +52,7 @@ func (s *session) isPeer(addr netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.networks, func(n plan.Network) bool {
-		return slices.ContainsFunc(n.Peers, func(p plan.Peer) bool { return p.VTEP.Addr == addr || p.VTEP.MAC.LinkLocal() == addr })
+		return slices.ContainsFunc(n.Peers, func(p plan.Peer) bool { return p.VTEP.Has(addr) })
 	})
 }
 

@@ -92,8 +92,8 @@ func (f File) Validate() error {
 	if f.Node.Name == "" {
 		problem("node.name", "expected a name for this host")
 	}
-	if f.Node.Address.IsValid() && !f.Node.Address.Is4() {
-		problem("node.address", "%s is not IPv4; this version serves IPv4 only", f.Node.Address)
+	if a := f.Node.Address; a.IsValid() && !a.IsGlobalUnicast() {
+		problem("node.address", "%s is not an address by which other hosts reach this one", a)
 	}
 	for key, dir := range map[string]string{"run_dir": f.RunDir, "state_dir": f.StateDir, "host.proc": f.Host.Proc, "host.sys": f.Host.Sys} {
 		if !filepath.IsAbs(dir) {

@@ -47,7 +47,7 @@ func expressions(r plan.Rule) []expr.Any {
 	case plan.NoForeignVXLAN:
 		return rule(f.only(), l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
 			port(reg1), &expr.Payload{DestRegister: r0 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
-			lookup("tunnels", false), f.source(reg1), lookup("vteps", true), drop())
+			lookup("tunnels", false), f.source(reg1), lookup("vteps"+f.suffix, true), drop())
 	case plan.NoLoopback:
 		return rule(iifGroup(r.Group), f.only(), f.destination(reg1), loopbackNet(), equal([]byte{127, 0, 0, 0}), drop())
 	case plan.PassKnown:

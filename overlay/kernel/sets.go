@@ -42,12 +42,12 @@ func ourSets() []*nftables.Set {
 	out := []*nftables.Set{
 		{Name: "links", KeyType: concat(nftables.TypeIFName, nftables.TypeEtherAddr), Concatenation: true},
 		{Name: "tunnels", KeyType: concat(nftables.TypeInetService, nftables.TypeMark), Concatenation: true},
-		{Name: "vteps", KeyType: nftables.TypeIPAddr},
 		{Name: "direct", KeyType: concat(nftables.TypeEtherAddr, nftables.TypeIPAddr), Interval: true, Concatenation: true},
 	}
 	for _, f := range []ipFamily{families4, families6} {
 		proto, port := nftables.TypeInetProto, nftables.TypeInetService
 		out = append(out,
+			&nftables.Set{Name: "vteps" + f.suffix, KeyType: f.addr},
 			&nftables.Set{Name: "overlay" + f.suffix, KeyType: f.addr, Interval: true},
 			&nftables.Set{Name: "pairs" + f.suffix, KeyType: concat(f.addr, f.addr), Interval: true, Concatenation: true},
 			&nftables.Set{Name: "open" + f.suffix, KeyType: f.addr, Interval: true},
@@ -111,7 +111,8 @@ func encodeElements(e plan.Elements) map[string][]nftables.SetElement {
 		out[set] = append(out[set], nftables.SetElement{Key: slices.Concat(a.AsSlice(), a.AsSlice())})
 	}
 	for _, a := range e.VTEPs {
-		out["vteps"] = append(out["vteps"], nftables.SetElement{Key: a.AsSlice()})
+		set := "vteps" + familyOf(a).suffix
+		out[set] = append(out[set], nftables.SetElement{Key: a.AsSlice()})
 	}
 	for _, d := range e.Direct {
 		mac := append(d.MAC[:], 0, 0)

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Underlay is the device by which this host talks to others.
@@ -19,31 +21,34 @@ type Underlay struct {
 // ErrNoUnderlay is returned by FindUnderlay when the host has no default route and no address was asked for.
 var ErrNoUnderlay = errors.New("no default route")
 
-// FindUnderlay gives the device that has the address want, or, without want, the one of the default route and its
-// first address.
+// FindUnderlay gives the device that has the address want, or, without want, the one of the default route, of IPv4
+// before IPv6, and its first lasting address.
 func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 	if want.IsValid() {
 		return c.underlayWith(want)
 	}
-	routes, err := c.nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
-	if err != nil {
-		return Underlay{}, fmt.Errorf("find default route: %w", err)
-	}
-	for _, r := range routes {
-		l, err := c.nl.LinkByIndex(r.LinkIndex)
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := c.nl.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
 		if err != nil {
-			continue // a multipath route has no single device
+			return Underlay{}, fmt.Errorf("find default route: %w", err)
 		}
-		addrs, err := c.nl.AddrList(l, netlink.FAMILY_V4)
-		if err == nil && len(addrs) > 0 {
-			return underlay(l, addrs[0]), nil
+		for _, r := range routes {
+			l, err := c.nl.LinkByIndex(r.LinkIndex)
+			if err != nil {
+				continue // a multipath route has no single device
+			}
+			addrs, err := c.nl.AddrList(l, family)
+			lasting := func(a netlink.Addr) bool { return addr(a.IP).IsGlobalUnicast() && a.Flags&unix.IFA_F_TEMPORARY == 0 }
+			if i := slices.IndexFunc(addrs, lasting); err == nil && i >= 0 {
+				return underlay(l, addrs[i]), nil
+			}
 		}
 	}
 	return Underlay{}, ErrNoUnderlay
 }
 
 func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
-	addrs, err := c.nl.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := c.nl.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return Underlay{}, fmt.Errorf("find the device with %s: %w", want, err)
 	}

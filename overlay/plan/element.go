@@ -68,7 +68,7 @@ func (e Elements) lines(verb string) string {
 		line("hairpin"+map[bool]string{true: "4", false: "6"}[a.Is4()], "%s . %s", a, a)
 	}
 	for _, a := range e.VTEPs {
-		line("vteps", "%s", a)
+		line("vteps"+map[bool]string{true: "4", false: "6"}[a.Is4()], "%s", a)
 	}
 	for _, d := range e.Direct {
 		line("direct", "%s . %s", d.MAC, d.Block)

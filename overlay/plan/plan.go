@@ -111,15 +111,23 @@ type Network struct {
 type VTEP struct {
 	Addr netip.Addr
 	MAC  MAC
+	// Inside is the host's own IPv4 address on the network: the next hop where the underlay is IPv6.
+	Inside netip.Addr
 }
 
-// hop is the next hop to what is behind v: its address on the underlay, or, for IPv6, the link-local one of its MAC.
+// hop is the next hop to what is behind v: an address that leads to its MAC, of the family of dst.
 func (v VTEP) hop(dst netip.Prefix) netip.Addr {
-	if dst.Addr().Is6() {
+	switch {
+	case dst.Addr().Is6():
 		return v.MAC.LinkLocal()
+	case v.Addr.Is6():
+		return v.Inside
 	}
 	return v.Addr
 }
+
+// Has tells whether a is one of the addresses by which v is spoken of in routes and neighbour entries.
+func (v VTEP) Has(a netip.Addr) bool { return a == v.Addr || a == v.MAC.LinkLocal() || a == v.Inside }
 
 // Peer is another host of a network.
 type Peer struct {

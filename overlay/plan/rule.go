@@ -74,7 +74,9 @@ func Rules() []Rule {
 	// The rule before speaks of Ethernet and passes over a tunnel's packets (tun, WireGuard, GRE), which have no MAC.
 	add(NoPlainOutsiders, false, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo iiftype != ether ip saddr @overlay4 drop", Group, RetiredGroup, TunnelGroup)
 	add(NoOutsiders, true, 0, ChainAntispoof, "iifgroup != { %d, %d, %d } iif != lo ip6 saddr @overlay6 drop", Group, RetiredGroup, TunnelGroup)
-	add(NoForeignVXLAN, false, 0, ChainAntispoof, "udp dport . @th,96,32 @tunnels ip saddr != @vteps drop")
+	both(func(f family) {
+		add(NoForeignVXLAN, f.v6, 0, ChainAntispoof, "udp dport . @th,96,32 @tunnels %s saddr != @vteps%s drop", f.ip, f.n)
+	})
 	// The links have route_localnet for the host's own 127.0.0.1:PORT; nobody may use it from the other side.
 	add(NoLoopback, false, Group, ChainAntispoof, "iifgroup %d ip daddr 127.0.0.0/8 drop", Group)
 	for _, chain := range []string{ChainPorts, ChainOwnPorts} {

@@ -14,9 +14,9 @@ func blue() Network {
 		Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), CIDR6: netip.MustParsePrefix("fd42::/48"), VNI: 42, Port: 4789, MTU: 1450,
 		Node: netip.MustParseAddr("10.42.1.1"), Node6: netip.MustParseAddr("fd42:0:0:1::1"),
 		Blocks:   []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24"), netip.MustParsePrefix("fd42:0:0:1::/64")},
-		Underlay: VTEP{netip.MustParseAddr("192.0.2.11"), MAC{2, 0xfa, 0, 0, 0, 1}},
+		Underlay: VTEP{Addr: netip.MustParseAddr("192.0.2.11"), MAC: MAC{2, 0xfa, 0, 0, 0, 1}},
 		Peers: []Peer{{
-			Name: "web2", VTEP: VTEP{netip.MustParseAddr("192.0.2.12"), MAC{2, 0xfa, 0, 0, 0, 2}},
+			Name: "web2", VTEP: VTEP{Addr: netip.MustParseAddr("192.0.2.12"), MAC: MAC{2, 0xfa, 0, 0, 0, 2}},
 			Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::/64")},
 		}},
 	}
@@ -70,7 +70,7 @@ func TestSteps(t *testing.T) {
 		{"nothing to do when all stands", whole, func(*Observed) {}, ""},
 		{
 			"an empty host gets the filter first and the routes last", Host{Networks: []Network{blue()}}, func(o *Observed) { *o = Observed{} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } ports {  } } # and its 39 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } ports {  } } # and its 40 rules
 sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64032 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
@@ -93,8 +93,8 @@ ip route replace unreachable fd42::/48 proto 94`,
 			}()}, Attachments: []Attachment{container()}},
 			func(*Observed) {}, `
 ip neigh del 192.0.2.12 dev fl-vx42
-nft delete element inet fairlead vteps { 192.0.2.12 }
-nft add element inet fairlead vteps { 192.0.2.99 }
+nft delete element inet fairlead vteps4 { 192.0.2.12 }
+nft add element inet fairlead vteps4 { 192.0.2.99 }
 bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.99 self permanent
 ip neigh replace 192.0.2.99 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
 ip route replace 10.42.2.0/24 via 192.0.2.99 dev fl-vx42 onlink src 10.42.1.1 proto 94`,
@@ -141,7 +141,7 @@ nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }`},
 			func(o *Observed) {
 				*o = Observed{Sysctls: o.Sysctls, Routes: []Route{{Dst: blue().CIDR, Unreachable: true}, {Dst: green().CIDR, Unreachable: true}}}
 			}, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 39 rules`},
+nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 40 rules`},
 		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) {
 			o.Links = o.Links[:1]
 			o.Routes = o.Routes[:4]
@@ -160,7 +160,7 @@ ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 pr
 ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94`},
 		{"a single host has no VXLAN device", Host{Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}},
 			func(o *Observed) { *o = Observed{Sysctls: o.Sysctls} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 39 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 40 rules
 ip route replace unreachable 10.42.0.0/16 proto 94`},
 	} {
 		have := settled()

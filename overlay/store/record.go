@@ -80,7 +80,7 @@ func decode(key string, value []byte) (any, error) {
 	case graceKey + "/":
 		return parse(value, func(graceRecord) bool { return true })
 	case nodesDir, liveDir:
-		return parse(value, func(r Identity) bool { return nodeName.MatchString(name) && r.ID != "" && r.Addr.Is4() })
+		return parse(value, func(r Identity) bool { return nodeName.MatchString(name) && r.ID != "" && r.Addr.IsValid() })
 	case networksDir:
 		return parse(value, func(r Network) bool { return r.Name == name && r.sound() })
 	case blocksDir:
