@@ -52,18 +52,18 @@ func (s *session) examineNetwork(n plan.Network, underlayMTU int) host.Finding {
 // forwarding tells whether somebody else's firewall drops what we forward: an accept in our table does not overrule a
 // drop in another one (nft(8): every base chain of a hook is traversed).
 func (s *session) forwarding() host.Finding {
-	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops by policy"}
+	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops it"}
 	dropping, err := s.kernel.ForwardDrops()
 	if s.passes.Load() {
-		dropping = slices.DeleteFunc(dropping, func(chain string) bool { return strings.HasSuffix(chain, "filter chain FORWARD") })
+		dropping = slices.DeleteFunc(dropping, func(chain string) bool { return strings.HasSuffix(chain, "filter chain FORWARD") || chain == "firewalld" })
 	}
 	switch {
 	case err != nil:
 		f.OK, f.Found = false, err.Error()
 	case len(dropping) > 0:
 		f.OK = false
-		f.Found = "dropped by policy in " + strings.Join(dropping, ", ")
-		f.Advice = "accept each network's cidr there as source and as destination; firewalld: firewall-cmd --permanent --zone=trusted --add-source=CIDR"
+		f.Found = "dropped by " + strings.Join(dropping, ", ")
+		f.Advice = "accept each network's cidr there as source and as destination"
 	}
 	return f
 }

@@ -45,14 +45,17 @@ func (s *session) passOthers(ctx context.Context) error {
 	told := ""
 	for wait(ctx, s.others) {
 		pause(ctx, gatherOthers)
-		added, err := s.kernel.LetThrough()
+		s.mu.Lock()
+		networks := s.networks
+		s.mu.Unlock()
+		added, err := s.kernel.LetThrough(networks)
 		s.passes.Store(err == nil)
 		for _, rule := range added {
-			s.o.deps.Log.Info("another firewall drops forwarded packets by policy; containers' links are let through", "rule", rule)
+			s.o.deps.Log.Info("another firewall drops what it does not know; containers are let through", "rule", rule)
 		}
 		if err != nil && err.Error() != told {
 			told = err.Error()
-			s.o.deps.Log.Error("could not see whether another firewall drops what is forwarded", "err", err)
+			s.o.deps.Log.Error("another firewall may drop what is forwarded", "err", err)
 		}
 	}
 	return nil

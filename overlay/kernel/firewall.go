@@ -15,7 +15,8 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
-// ForwardDrops names the chains of others that drop forwarded packets by policy, as "table ip filter chain FORWARD".
+// ForwardDrops names who drops forwarded packets that he does not know: chains of others by their policy, as "table ip
+// filter chain FORWARD", and "firewalld".
 func (c *Conn) ForwardDrops() ([]string, error) {
 	nft, err := nftables.New()
 	if err != nil {
@@ -33,6 +34,13 @@ func (c *Conn) ForwardDrops() ([]string, error) {
 		if forward && drops && ip && ch.Table.Name != plan.TableName {
 			out = append(out, fmt.Sprintf("table %s %s chain %s", family, ch.Table.Name, ch.Name))
 		}
+	}
+	firewalld, err := firewalldRules()
+	if err != nil {
+		return nil, err
+	}
+	if firewalld {
+		out = append(out, "firewalld")
 	}
 	legacy, err := c.legacyForwardDrops()
 	if err != nil {

@@ -6,6 +6,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,8 @@ type Conn struct {
 	route *socket         // for what is changed
 	pid   uint32          // route's address, by which Watch knows our own changes
 	table tableConn
+	// trusted are the networks that firewalld was told of; LetThrough alone touches it.
+	trusted []netip.Prefix
 }
 
 // Open makes a Conn. Close it when done.

@@ -17,11 +17,20 @@ import (
 // comment marks the rules that we put into chains of others.
 const comment = "fairlead"
 
-// LetThrough sees to it that what we forward passes iptables' filter: an accept in our own table does not overrule a
-// drop in another one (nft(8): every base chain of a hook is traversed). Docker lets the host's rules into DOCKER-USER;
-// where that is not, a FORWARD that drops by policy gets them at its head. Our own table still decides who may talk to
-// whom. It starts processes and gives what it added, as iptables commands; where nobody drops it adds nothing.
-func (c *Conn) LetThrough() (added []string, err error) {
+// LetThrough sees to it that what we forward passes iptables' filter and firewalld: an accept in our own table does not
+// overrule a drop in another one (nft(8): every base chain of a hook is traversed). Docker lets the host's rules into
+// DOCKER-USER; where that is not, a FORWARD that drops by policy gets them at its head. Our own table still decides who
+// may talk to whom. One call runs at a time. It starts processes and gives what it added, as commands; where nobody drops it adds nothing.
+func (c *Conn) LetThrough(networks []plan.Network) (added []string, err error) {
+	added, err = letThroughIPTables()
+	if err != nil {
+		return added, err
+	}
+	more, err := c.letThroughFirewalld(networks)
+	return append(added, more...), err
+}
+
+func letThroughIPTables() (added []string, err error) {
 	for _, proto := range []iptables.Protocol{iptables.ProtocolIPv4, iptables.ProtocolIPv6} {
 		ipt, err := filter(proto)
 		if err != nil || ipt == nil {

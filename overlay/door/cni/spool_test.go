@@ -33,7 +33,7 @@ func TestADelThatCameIntoTheSpoolOfARunningAgentIsServed(t *testing.T) {
 				if overtaken {
 					end = d.turns.take(plan.Key{Owner: "a", IfName: "eth0"})
 				}
-				go d.keepDrained(ctx)
+				go func() { _ = d.keepDrained(ctx) }() // ends with ctx
 				time.Sleep(spoolEvery + time.Second)
 				if overtaken {
 					d.forget(del) // as an ADD does
