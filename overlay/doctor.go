@@ -26,7 +26,7 @@ func (o *Overlay) Examine() []host.Finding {
 	s.mu.Unlock()
 	out := []host.Finding{{What: "underlay", OK: true, Found: "none: a single host"}}
 	if underlay.Addr.IsValid() {
-		out[0].Found = fmt.Sprintf("%s on %s, MTU %d", underlay.Addr, underlay.Dev, underlay.MTU)
+		out[0].Found = underlay.String()
 	}
 	for _, n := range networks {
 		out = append(out, s.examineNetwork(n, underlay.MTU))
@@ -55,7 +55,9 @@ func (s *session) forwarding() host.Finding {
 	f := host.Finding{What: "forwarding", OK: true, Found: "no other firewall drops it"}
 	dropping, err := s.kernel.ForwardDrops()
 	if s.passes.Load() {
-		dropping = slices.DeleteFunc(dropping, func(chain string) bool { return strings.HasSuffix(chain, "filter chain FORWARD") || chain == "firewalld" })
+		dropping = slices.DeleteFunc(dropping, func(chain string) bool {
+			return strings.HasSuffix(chain, "filter chain FORWARD") || chain == "firewalld"
+		})
 	}
 	switch {
 	case err != nil:

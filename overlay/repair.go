@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/overlay/plan"
+	"github.com/fairlead-dev/fairlead/overlay/store"
 )
 
 // rememberSysctls records, once, what host-wide settings were before we changed them, so that they can be put back.
@@ -62,9 +63,29 @@ func (s *session) passOthers(ctx context.Context) error {
 }
 
 func (s *session) putRight(ctx context.Context) error {
+	if err := s.underlayMoved(); err != nil {
+		return err
+	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	return s.putRightLocked(ctx)
+}
+
+// underlayMoved fails when this host has another way to the others than it had: a new address from DHCP, another default
+// route, another MTU. Then the overlay starts anew, which is short and harms no traffic, and tells the others. While there
+// is none at all, what is there stays.
+func (s *session) underlayMoved() error {
+	s.mu.Lock()
+	was, want := s.underlay, s.cluster.Self.Addr
+	s.mu.Unlock()
+	if _, shared := s.o.store.(store.Shared); shared || !want.IsValid() {
+		want = s.o.deps.NodeAddr
+	}
+	now, err := s.kernel.FindUnderlay(want)
+	if err != nil || now == was || !was.Addr.IsValid() {
+		return nil
+	}
+	return fmt.Errorf("the underlay was %s and is %s now", was, now)
 }
 
 // putRightLocked is called with changing held.

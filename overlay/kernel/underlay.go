@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,11 +19,13 @@ type Underlay struct {
 	Net  netip.Prefix // whose addresses are on the same segment
 }
 
+func (u Underlay) String() string { return fmt.Sprintf("%s on %s, MTU %d", u.Addr, u.Dev, u.MTU) }
+
 // ErrNoUnderlay is returned by FindUnderlay when the host has no default route and no address was asked for.
 var ErrNoUnderlay = errors.New("no default route")
 
-// FindUnderlay gives the device that has the address want, or, without want, the one of the default route, of IPv4
-// before IPv6, and its first lasting address.
+// FindUnderlay gives the device that has the address want, or, without want, that of the default route with the lowest
+// metric, of IPv4 before IPv6, and its first lasting address.
 func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 	if want.IsValid() {
 		return c.underlayWith(want)
@@ -32,6 +35,7 @@ func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 		if err != nil {
 			return Underlay{}, fmt.Errorf("find default route: %w", err)
 		}
+		slices.SortStableFunc(routes, func(a, b netlink.Route) int { return cmp.Compare(a.Priority, b.Priority) })
 		for _, r := range routes {
 			l, err := c.nl.LinkByIndex(r.LinkIndex)
 			if err != nil {
