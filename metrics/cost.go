@@ -23,7 +23,7 @@ func (m *Metrics) register(r *stat.Registry) cost {
 		gone:       r.Counter("fairlead_metrics_gone_total", "Containers whose cgroup was removed before the inventory said so."),
 		dropped:    r.Counter("fairlead_metrics_series_dropped_total", "Series left out of pages because of metrics.series_per_container or metrics.series."),
 		samples:    r.Counter("fairlead_metrics_last_samples_total", "Containers whose last sample was read at their end."),
-		missed:     r.Counter("fairlead_metrics_last_samples_missed_total", "Containers whose cgroup was removed before their last sample could be read."),
+		missed:     r.Counter("fairlead_metrics_last_samples_missed_total", "Containers whose cgroup was removed before their last sample could be read, or that were removed before anybody saw whether they ran."),
 		oomKills:   r.Counter("fairlead_metrics_ended_oom_kills_total", "Processes killed for want of memory in containers that have ended, as their last samples say."),
 		containers: r.Gauge("fairlead_metrics_containers", "Containers that the last scrape read."),
 		series:     r.Gauge("fairlead_metrics_series", "Series on the page before this one."),

@@ -41,7 +41,7 @@ var diskMetrics = []diskMetric{
 }
 
 func inodes(_ *page, e *diskuse.Estimate) cgroup.Value {
-	return cgroup.Value{N: e.Inodes, Known: !e.Counted}
+	return cgroup.Value{N: e.Inodes, Known: e.Inodes > 0}
 }
 
 func age(p *page, e *diskuse.Estimate) cgroup.Value {

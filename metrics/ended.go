@@ -203,10 +203,11 @@ func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
 	}
 	var out []*ended
 	known := make(map[key]time.Time, len(m.met))
-	take := func(c *container.Container) {
+	take := func(c *container.Container, gone bool) {
 		k := key{runtime: c.Runtime, id: c.ID}
 		started, met := m.met[k]
-		if c.Alive() || c.State == container.Created || !m.cfg.wanted(c) {
+		// One that is gone and was last seen before its start may have run since: rather one too many than a silent 0.
+		if c.Alive() || c.State == container.Created && !gone || !m.cfg.wanted(c) {
 			return
 		}
 		known[k] = c.Started
@@ -225,13 +226,15 @@ func (m *Metrics) unseen(snap *container.Snapshot) []*ended {
 		}
 	}
 	for i := range snap.Containers {
-		take(&snap.Containers[i])
+		take(&snap.Containers[i], false)
 	}
 	for i := range snap.Gone {
-		take(&snap.Gone[i].Container)
+		take(&snap.Gone[i].Container, true)
 	}
+	// One whose process had ended when the inventory asked for its cgroup has none, so it is in no view while it is called
+	// alive; it is met when it has ended.
 	for i := range snap.Containers {
-		if c := &snap.Containers[i]; c.Alive() {
+		if c := &snap.Containers[i]; c.Alive() && c.Cgroup.Path() != "" {
 			known[key{runtime: c.Runtime, id: c.ID}] = c.Started
 		}
 	}

@@ -97,6 +97,54 @@ func TestAContainerThatNobodySawAliveIsCountedOnceUnlessItEndedBeforeTheAgentBeg
 	}
 }
 
+// The inventory may first see a container when its process has ended: it is called alive then, and has no cgroup.
+func TestAContainerThatWasSeenWithoutACgroupIsCountedAsMissedWhenItHasEnded(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*recordedHost, container.Container){
+		"known": func(h *recordedHost, c container.Container) {
+			c.State, c.Finished = container.Exited, epoch.Add(time.Second)
+			h.publish(c)
+		},
+		"gone": func(h *recordedHost, c container.Container) {
+			c.State = container.Exited
+			h.publish()
+			h.snap.Gone = []container.Tombstone{{Container: c, Removed: epoch.Add(time.Second)}}
+		},
+		"gone, and was never seen to run": func(h *recordedHost, c container.Container) {
+			c.ID, c.State, c.Started = "briefer", container.Created, time.Time{}
+			h.publish(c)
+			h.sync(h.Snapshot())
+			if missed := h.cost.missed.Value(); missed != 0 {
+				t.Errorf("%d missed before it is gone", missed)
+			}
+			h.publish()
+			h.snap.Gone = []container.Tombstone{{Container: c, Removed: epoch.Add(time.Second)}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, "v2", func(c *Config) { c.KeepEnded = time.Minute })
+			h.publish()
+			h.sync(h.Snapshot())
+			c := container.Container{ID: "brief", Runtime: "containerd", State: container.Stopping, Created: epoch.Add(time.Second), Started: epoch.Add(time.Second)}
+			for range 2 {
+				h.publish(c)
+				h.sync(h.Snapshot())
+			}
+			if missed := h.cost.missed.Value(); missed != 0 {
+				t.Errorf("%d missed before it has ended", missed)
+			}
+			end(h, c)
+			for range 2 {
+				h.sync(h.Snapshot())
+			}
+			if missed := h.cost.missed.Value(); missed != 1 {
+				t.Errorf("%d missed", missed)
+			}
+		})
+	}
+}
+
 // A container that its runtime restarts every second has many lives between two samples of the history. Each of them is
 // accounted, though only the last is on the page: they would be one series.
 func TestEachLifeBetweenTwoSamplesIsAccounted(t *testing.T) {

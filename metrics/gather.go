@@ -95,19 +95,25 @@ func (m *Metrics) gather() *page {
 	return p
 }
 
-// completeRoot gives the root cgroup what the kernel does not show there: the machine's memory is its limit, and on v2
-// its use is what is not free, as cAdvisor has it.
+// completeRoot gives the root cgroup what the kernel does not show there: the machine's memory is its limit. On v2 its use
+// is what v1 shows there, anonymous memory and the page cache, and its swap is the machine's, as cAdvisor has both: the
+// kubelet calls that the node's use, and dashboards set it beside the containers'.
 func (p *page) completeRoot() {
 	for i := range p.readings {
-		if r := &p.readings[i]; r.slot.root {
-			m := &r.stats.Memory
-			if total, free := p.machine.MemoryBytes, p.machine.FreeBytes; !m.Usage.Known && total != nil && free != nil {
-				m.Usage = cgroup.Known(*total - min(*total, *free))
-			}
-			for to, from := range map[*cgroup.Value]*uint64{&m.Limit: p.machine.MemoryBytes, &m.SwapLimit: p.machine.SwapBytes} {
-				if from != nil {
-					*to = cgroup.Known(*from)
-				}
+		r := &p.readings[i]
+		if !r.slot.root {
+			continue
+		}
+		m := &r.stats.Memory
+		if !m.Usage.Known && m.RSS.Known && m.Cache.Known {
+			m.Usage = cgroup.Known(m.RSS.N + m.Cache.N)
+		}
+		if total, free := p.machine.SwapBytes, p.machine.SwapFreeBytes; !m.Swap.Known && total != nil && free != nil {
+			m.Swap = cgroup.Known(*total - min(*total, *free))
+		}
+		for to, from := range map[*cgroup.Value]*uint64{&m.Limit: p.machine.MemoryBytes, &m.SwapLimit: p.machine.SwapBytes} {
+			if from != nil {
+				*to = cgroup.Known(*from)
 			}
 		}
 	}

@@ -150,7 +150,7 @@ var containerMetrics = slices.Concat(
 			number(func(s *cgroup.Stats) cgroup.Value { return s.Pids.Threads })),
 		metric("container_threads_max", "", gauge, "Limit of threads, from pids.max; 0 is none.",
 			number(zeroIsNone(func(s *cgroup.Stats) cgroup.Value { return s.Pids.Limit }))),
-		metric("container_file_descriptors", "", gauge, "Open files of the processes in the container's cgroup itself, from the size of /proc/PID/fd (since Linux 6.2); absent above 1,000 processes.",
+		metric("container_file_descriptors", "", gauge, "Open files of the processes in the container's cgroup itself, from the size of /proc/PID/fd, which is listed before Linux 6.2; absent above 1,000 processes, or above 10,000 files to be listed.",
 			number(func(s *cgroup.Stats) cgroup.Value { return s.Pids.Files })),
 	),
 	grouped("pressure",

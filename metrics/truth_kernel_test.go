@@ -3,227 +3,22 @@
 package metrics
 
 import (
-	"bufio"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-dev/fairlead/agent/container"
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/test/hosttest"
 )
-
-const burnerMark = "FAIRLEAD_METRICS_BURNER"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(burnerMark) != "" {
-		burner()
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// burner is the process that is measured. It does what its standard input says and answers each line with the CPU time
-// it has used so far, in nanoseconds, by its own account.
-func burner() {
-	var kept [][]byte
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		verb, arg, _ := strings.Cut(lines.Text(), " ")
-		n, _ := strconv.Atoi(arg)
-		switch verb {
-		case "burn": // so many nanoseconds of CPU time
-			for until := used() + int64(n); used() < until; {
-				for range 100_000 {
-				}
-			}
-		case "touch", "share": // so many bytes of private memory, or of shared
-			kind := map[string]int{"touch": unix.MAP_PRIVATE, "share": unix.MAP_SHARED}[verb]
-			b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, kind|unix.MAP_ANON)
-			if err != nil {
-				fmt.Println(err)
-				return
-			}
-			for i := 0; i < n; i += 4096 {
-				b[i] = 1
-			}
-			kept = append(kept, b)
-		case "direct": // "BYTES PATH": past the page cache
-			if err := direct(arg); err != nil {
-				fmt.Println(err)
-				return
-			}
-		case "link": // gives its eth0 an address
-			if err := link("eth0", inside, outside); err != nil {
-				fmt.Println(err)
-				return
-			}
-		case "sockets": // so many connections to itself
-			if err := connect(n); err != nil {
-				fmt.Println(err)
-				return
-			}
-		case "send": // so many datagrams
-			if err := send(outside, n); err != nil {
-				fmt.Println(err)
-				return
-			}
-		}
-		fmt.Println(used())
-	}
-	_ = kept
-}
-
-func used() int64 {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail for oneself
-	return u.Utime.Nano() + u.Stime.Nano()
-}
-
-// testCgroup is a cgroup of this test in each hierarchy that has a controller we read.
-type testCgroup struct {
-	member host.Membership
-	dirs   map[string]string // by controller
-}
-
-// newCgroup makes the cgroup called name. Cleanup removes it.
-func newCgroup(t *testing.T, name string) *testCgroup {
-	t.Helper()
-	hosttest.Root(t)
-	mounts, err := host.DefaultRoot().Cgroups()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := "/fairlead-test-" + strconv.Itoa(os.Getpid()) + "-" + name
-	g := &testCgroup{member: host.Membership{V1: map[string]string{}}, dirs: map[string]string{}}
-	for _, controller := range []string{"cpu", "cpuacct", "memory", "pids", "blkio", "io"} {
-		switch at, v1 := mounts.V1[controller]; {
-		case v1:
-			g.dirs[controller] = filepath.Join(at, path)
-			g.member.V1[controller] = path
-		case slices.Contains(mounts.UnifiedControllers, controller):
-			g.dirs[controller] = filepath.Join(mounts.Unified, path)
-			g.member.Unified = path
-		case controller == "cpu", controller == "memory", controller == "pids":
-			t.Skipf("this host has no %s controller", controller)
-		}
-	}
-	for _, dir := range g.dirs {
-		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() {
-		for _, dir := range g.dirs {
-			if err := g.remove(dir); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	return g
-}
-
-// remove waits until the kernel has let go of a process that has just ended.
-func (g *testCgroup) remove(dir string) error {
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if err = os.Remove(dir); err == nil || os.IsNotExist(err) {
-			return nil
-		}
-	}
-	return err
-}
-
-// set writes the first of files that exists: v1's name, then v2's, each as "name value".
-func (g *testCgroup) set(t *testing.T, controller string, files ...string) {
-	t.Helper()
-	for _, f := range files {
-		name, value, _ := strings.Cut(f, " ")
-		path := filepath.Join(g.dirs[controller], name)
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	t.Fatalf("none of %q in %s", files, g.dirs[controller])
-}
-
-// process is a burner inside the cgroup.
-type process struct {
-	t   *testing.T
-	pid int
-	in  *os.File
-	out *bufio.Scanner
-
-	start float64 // its CPU time before it was put into the cgroup
-}
-
-func (g *testCgroup) start(t *testing.T) *process { return g.startIn(t, 0) }
-
-// startIn starts it in the new namespaces that flags name.
-func (g *testCgroup) startIn(t *testing.T, flags uintptr) *process {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
-	cmd.Env = append(os.Environ(), burnerMark+"=1", "GOMAXPROCS=1")
-	read, in, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdin = read
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = read.Close()
-	t.Cleanup(func() {
-		_ = in.Close() // ends it
-		if err := cmd.Wait(); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
-	})
-	p := &process{t: t, pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
-	p.start = p.do("hello") // it has started, so all that it does from now on is on command
-	for _, dir := range g.dirs {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(p.pid)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return p
-}
-
-// do gives the process a command and waits for its answer: the seconds of CPU time it has used.
-func (p *process) do(command string) float64 {
-	p.t.Helper()
-	if _, err := fmt.Fprintln(p.in, command); err != nil {
-		p.t.Fatal(err)
-	}
-	if !p.out.Scan() {
-		p.t.Fatalf("%q: the process ended", command)
-	}
-	ns, err := strconv.ParseInt(p.out.Text(), 10, 64)
-	if err != nil {
-		p.t.Fatalf("%q: %s", command, p.out.Text())
-	}
-	return float64(ns) / 1e9
-}
 
 func measuring(t *testing.T, c container.Container, also ...string) (*Metrics, *inventory) {
 	t.Helper()
@@ -277,9 +72,15 @@ func TestWhatAProcessUsedIsInTheVeryNextScrape(t *testing.T) {
 	within(t, "CPU time between two scrapes", after-before, ended-began, at-joined, 0.01)
 	within(t, "CPU time since it joined", after, ended-joined, at-p.start, 0.01)
 	t.Logf("burnt %.4f s, scraped %.4f", ended-began, after-before)
-	user, system := value(t, m, "container_cpu_user_seconds_total"), value(t, m, "container_cpu_system_seconds_total")
-	if sum := user + system; math.Abs(sum-after) > 0.03 { // cpuacct.stat counts in steps of 10 ms each
-		t.Errorf("user %v and system %v are not %v", user, system, after)
+	cpu := map[string]float64{} // of one page: between two the process goes on
+	for id, v := range series(t, m, "container_cpu_") {
+		name, _, _ := strings.Cut(id, "{")
+		cpu[name], _ = strconv.ParseFloat(v, 64)
+	}
+	at = p.do("mark") // on v1 it is two files, and the process goes on between them as well
+	sum := cpu["container_cpu_user_seconds_total"] + cpu["container_cpu_system_seconds_total"]
+	if all := cpu["container_cpu_usage_seconds_total"]; all < after || sum < all-0.03 || sum > at-p.start+0.03 { // cpuacct.stat counts in steps of 10 ms each
+		t.Errorf("of %v user and system are %v; by its own account it has used %v", all, sum, at-p.start)
 	}
 
 	const size = 64 << 20
@@ -307,17 +108,21 @@ func TestWhatAProcessUsedIsInTheVeryNextScrape(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
-	if err != nil {
-		t.Fatal(err)
+	tasks := func() float64 {
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(len(all))
 	}
-	if got := value(t, m, "container_threads"); got != float64(len(tasks)) {
-		t.Errorf("%v threads, the process has %d", got, len(tasks))
+	least := tasks() // it may start one more at any time, and ends none
+	if got := value(t, m, "container_threads"); got < least || got > tasks() {
+		t.Errorf("%v threads, the process has %v", got, least)
 	}
 	if got := value(t, m, "container_cpu_cfs_periods_total"); got < 5 {
 		t.Errorf("%v enforcement periods in a second of work", got)
 	}
-	if text := text(t, m); !strings.Contains(text, `id="/fairlead-test-`) {
+	if text := text(t, m); !strings.Contains(text, `id="`+g.member.Path()+`"`) {
 		t.Error("the id label is not the cgroup's path")
 	}
 }
@@ -385,7 +190,7 @@ func TestTheLastSampleIsReadBeforeTheCgroupIsRemoved(t *testing.T) {
 	if got := value(t, m, "container_processes"); got != 1 {
 		t.Fatalf("%v processes", got)
 	}
-	burnt := p.do("burn 300000000") - joined
+	p.do("burn 300000000")
 	life := m.view.slots[0].life
 	if life.pidfd == nil {
 		t.Fatal("its first process is not watched")
@@ -393,7 +198,7 @@ func TestTheLastSampleIsReadBeforeTheCgroupIsRemoved(t *testing.T) {
 	if err := p.in.Close(); err != nil { // ends it
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); life.final.Load() == nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hosttest.Bound(5 * time.Second)); life.final.Load() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("its end was not noticed")
 		}
@@ -403,8 +208,14 @@ func TestTheLastSampleIsReadBeforeTheCgroupIsRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// To end costs a process CPU time too, some milliseconds on a slow machine. So the truth is what the kernel tells its
+	// parent in the end, less what it had used before it joined the cgroup, which was between these two.
+	if err := p.cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	all := (p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()).Seconds()
 	inv.publish()
-	about(t, "CPU time in the last sample", value(t, m, "container_ended_cpu_usage_seconds"), burnt, 0.02)
+	within(t, "CPU time in the last sample", value(t, m, "container_ended_cpu_usage_seconds"), all-joined, all-p.start, 0.01)
 	if missed := m.cost.missed.Value(); missed != 0 {
 		t.Errorf("%d missed", missed)
 	}
@@ -425,7 +236,10 @@ func TestAnOOMKillIsCountedWhenTheCgroupIsGone(t *testing.T) {
 	life := m.view.slots[0].life
 	for deadline := time.Now().Add(hosttest.Bound(20 * time.Second)); life.final.Load() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Skip("the kernel did not kill it: there is swap")
+			if swaps, err := os.ReadFile("/proc/swaps"); err == nil && strings.Count(string(swaps), "\n") > 1 {
+				t.Skip("the kernel did not kill it: there is swap")
+			}
+			t.Fatal("the kernel did not kill it; may it, or is oom_score_adj -1000 here?")
 		}
 	}
 	for _, dir := range g.dirs {

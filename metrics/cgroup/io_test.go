@@ -3,7 +3,6 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -49,39 +48,6 @@ func TestProcessorListsAreCounted(t *testing.T) {
 		if got, err := listed([]byte(text)); err == nil {
 			t.Errorf("%q: %+v", text, got)
 		}
-	}
-}
-
-func TestOpenFilesAreCountedWhereTheKernelTellsThem(t *testing.T) {
-	t.Parallel()
-	var tree Tree
-	if got := tree.openFiles([]byte("1\n")); got.Known {
-		t.Errorf("without being asked to: %+v", got)
-	}
-	if tree.CountFiles("/proc"); tree.proc == nil {
-		t.Skip("/proc/PID/fd has no size: Linux before 6.2")
-	}
-	self := []byte(strconv.Itoa(os.Getpid()) + "\n" + "999999999\n")
-	before := tree.openFiles(self)
-	const more = 50
-	var files []*os.File
-	for range more {
-		f, err := os.Open("/dev/null")
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, f)
-	}
-	after := tree.openFiles(self)
-	for _, f := range files {
-		_ = f.Close()
-	}
-	// Other tests of this process open and close files meanwhile.
-	if grown := int(after.N) - int(before.N); !before.Known || grown < more-25 || grown > more+25 {
-		t.Errorf("%d files, then %d with %d more", before.N, after.N, more)
-	}
-	if got := tree.openFiles([]byte(strings.Repeat("1\n", mostProcesses+1))); got.Known {
-		t.Errorf("a crowd was counted: %+v", got)
 	}
 }
 

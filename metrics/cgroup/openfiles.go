@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,11 +15,11 @@ import (
 const mostProcesses = 1000
 
 // CountFiles makes Readers count the open files of a cgroup's processes, which are below the directory proc. Linux tells
-// their number as the size of /proc/PID/fd since 6.2; before that each directory would have to be read, as cAdvisor
-// does, so there it does nothing. It is called before the first Reader is made.
+// their number as the size of /proc/PID/fd since 6.2; before that each directory is listed, up to mostOpen names for a
+// cgroup. It is called before the first Reader is made.
 func (t *Tree) CountFiles(proc string) {
-	if st, err := os.Stat(filepath.Join(proc, "self/fd")); err == nil && st.Size() > 0 {
-		t.proc = []byte(filepath.Clean(proc) + "/")
+	if st, err := os.Stat(filepath.Join(proc, "self/fd")); err == nil {
+		t.proc, t.listed = []byte(filepath.Clean(proc)+"/"), st.Size() == 0
 	}
 }
 
@@ -45,14 +46,14 @@ func (r *Reader) openFiles(procs []byte) Value {
 	}
 	sum := uint64(0)
 	for _, fd := range d.dirs {
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) != nil {
+		n, err := r.tree.filesIn(fd)
+		if err != nil {
 			r.closeDirs() // it ended after it was listed, or another has its number
 			return r.tree.openFiles(procs)
 		}
-		sum += uint64(st.Size)
+		sum += n
 	}
-	return Known(sum)
+	return r.tree.counted(sum)
 }
 
 func (r *Reader) openDirs(procs []byte) {
@@ -92,19 +93,72 @@ func (t *Tree) openFiles(procs []byte) Value {
 	}
 	var (
 		room [256]byte
-		st   unix.Statx_t
 		sum  uint64
 	)
 	for pid := range bytes.Lines(procs) {
 		path := append(append(append(room[:0], t.proc...), line(pid)...), "/fd\x00"...)
-		// The package unix takes a string, which would be an allocation for each process and scrape.
-		at := unix.AT_FDCWD
-		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(at), uintptr(unsafe.Pointer(&path[0])), 0,
-			unix.STATX_SIZE, uintptr(unsafe.Pointer(&st)), 0)
-		runtime.KeepAlive(path)
-		if errno == 0 {
-			sum += st.Size
+		if !t.listed {
+			sum += size(path)
+		} else if fd, err := unix.Open(string(path[:len(path)-1]), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			n, _ := t.filesIn(fd) // what it gives before the process ends is true
+			_ = unix.Close(fd)
+			sum += n
+		}
+		if t.listed && sum > mostOpen {
+			break
 		}
 	}
-	return Known(sum)
+	return t.counted(sum)
+}
+
+// counted is a sum of open files, unknown where they were too many to list.
+func (t *Tree) counted(sum uint64) Value {
+	return Value{N: sum, Known: !t.listed || sum <= mostOpen}
+}
+
+// filesIn tells how many open files the open directory /proc/PID/fd shows; where they are listed, no more than somewhat
+// above mostOpen.
+func (t *Tree) filesIn(fd int) (uint64, error) {
+	if !t.listed {
+		var st unix.Stat_t
+		err := unix.Fstat(fd, &st)
+		return uint64(st.Size), err
+	}
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		return 0, err
+	}
+	var room [4096]byte
+	for sum := uint64(0); ; {
+		n, err := unix.Getdents(fd, room[:])
+		if n <= 0 || err != nil || sum > mostOpen {
+			return sum, err
+		}
+		sum += entries(room[:n])
+	}
+}
+
+// entries counts the names in records of getdents64 but "." and "..".
+func entries(records []byte) (n uint64) {
+	const length, name = 16, 19 // offsets in linux_dirent64
+	for len(records) > name {
+		if records[name] != '.' {
+			n++
+		}
+		records = records[min(len(records), max(name, int(binary.NativeEndian.Uint16(records[length:])))):]
+	}
+	return n
+}
+
+// size gives the size of the file at path, which ends with a 0, or 0 when there is none. The package unix takes a string,
+// which would be an allocation for each process and scrape.
+func size(path []byte) uint64 {
+	var st unix.Statx_t
+	at := unix.AT_FDCWD
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(at), uintptr(unsafe.Pointer(&path[0])), 0,
+		unix.STATX_SIZE, uintptr(unsafe.Pointer(&st)), 0)
+	runtime.KeepAlive(path)
+	if errno != 0 {
+		return 0
+	}
+	return st.Size
 }

@@ -22,6 +22,7 @@ type Tree struct {
 	opened atomic.Uint64
 	kept   atomic.Int64
 	proc   []byte // nil: open files are not counted
+	listed bool   // they have to be listed for that
 	socks  string // empty: open sockets are not counted
 	skip   map[string]bool
 

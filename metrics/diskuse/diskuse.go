@@ -1,6 +1,7 @@
 // Package diskuse estimates what directory trees take on disk: the writable layers and volumes of containers. Walking a
 // tree of a million files takes seconds, so that is done in the background, slowly, and never by a scrape; each estimate
-// says when it was made. Where the file system keeps count itself (a btrfs subvolume under quota) nothing is walked.
+// says when it was made. Where the file system keeps count itself (a btrfs subvolume under quota, a project of XFS or ext4)
+// nothing is walked.
 //
 //	Want(paths) ─> Run: one tree after the other, resting between pieces ─> Get(path): the last estimate
 //
@@ -27,7 +28,7 @@ type Estimate struct {
 	// What its file system has in all, and free; 0 where it does not say (btrfs counts no inodes).
 	TotalBytes, TotalInodes, FreeInodes uint64
 	Major, Minor                        uint32 // of the device
-	// Counted tells that the file system itself has counted the bytes; Inodes is then 0 and unknown.
+	// Counted tells that the file system itself has counted the bytes. Inodes is then 0 where it is unknown.
 	Counted bool
 	At      time.Time
 }
@@ -150,6 +151,10 @@ func (e *Estimator) walk(ctx context.Context, root string) (Estimate, error) {
 	}
 	if bytes, ok := qgroup(root); ok {
 		w.out.Bytes, w.out.Counted, w.out.At = bytes, true, e.now()
+		return w.out, nil
+	}
+	if bytes, inodes, ok := project(root); ok {
+		w.out.Bytes, w.out.Inodes, w.out.Counted, w.out.At = bytes, inodes, true, e.now()
 		return w.out, nil
 	}
 	w.count(root)

@@ -20,7 +20,7 @@ import (
 type Facts struct {
 	Cores, PhysicalCores, Sockets *uint64 // Cores counts hardware threads that are online
 	MemoryBytes, SwapBytes        *uint64
-	FreeBytes                     *uint64 // memory that nothing uses, not even as a cache
+	SwapFreeBytes                 *uint64
 	MachineID, SystemUUID, BootID string
 }
 
@@ -55,7 +55,7 @@ func (r *Reader) Read() (Facts, []error) {
 	path := filepath.Join(r.root.Proc, "meminfo")
 	text, err := os.ReadFile(path)
 	if err == nil {
-		f.MemoryBytes, f.SwapBytes, f.FreeBytes = parseMeminfo(text)
+		f.MemoryBytes, f.SwapBytes, f.SwapFreeBytes = parseMeminfo(text)
 		if f.MemoryBytes == nil {
 			err = fmt.Errorf("parse %s: no MemTotal", path)
 		}
@@ -149,8 +149,8 @@ func parseCPUList(list string) ([]int, error) {
 	return out, nil
 }
 
-// parseMeminfo finds the totals, and what is free, in the text of /proc/meminfo, which counts in units of 1024 bytes.
-func parseMeminfo(text []byte) (memory, swap, free *uint64) {
+// parseMeminfo finds the totals, and the swap that is free, in the text of /proc/meminfo, which counts in units of 1024 bytes.
+func parseMeminfo(text []byte) (memory, swap, swapFree *uint64) {
 	for line := range bytes.Lines(text) {
 		f := bytes.Fields(line)
 		if len(f) != 3 || string(f[2]) != "kB" {
@@ -166,9 +166,9 @@ func parseMeminfo(text []byte) (memory, swap, free *uint64) {
 			memory = &n
 		case "SwapTotal:":
 			swap = &n
-		case "MemFree:":
-			free = &n
+		case "SwapFree:":
+			swapFree = &n
 		}
 	}
-	return memory, swap, free
+	return memory, swap, swapFree
 }

@@ -25,7 +25,7 @@ func TestFactsAreReadThroughTheRootAndFollowProcessors(t *testing.T) {
 	r := NewReader(root)
 	want := Facts{
 		Cores: new(uint64(4)), PhysicalCores: new(uint64(2)), Sockets: new(uint64(1)),
-		MemoryBytes: new(uint64(24684092 * 1024)), SwapBytes: new(uint64(2097148 * 1024)), FreeBytes: new(uint64(24150836 * 1024)),
+		MemoryBytes: new(uint64(24684092 * 1024)), SwapBytes: new(uint64(2097148 * 1024)), SwapFreeBytes: new(uint64(2097148 * 1024)),
 		MachineID: "5d41402abc4b2a76b9719d911017c592", SystemUUID: "5d41402abc4b2a76b9719d911017c592", BootID: "6f1d2c3b-0a9e-4f58-8c7d-5e4b3a291f06",
 	}
 	got, errs := r.Read()

@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// Bound gives how long something may take here that may take d on real hardware: ten times as long where QEMU emulates
-// the processor, which the machines of `make test-vm` say by FAIRLEAD_EMULATED=1.
+// Emulated tells whether QEMU emulates the processor, which the machines of `make test-vm` say by FAIRLEAD_EMULATED=1.
+func Emulated() bool { return os.Getenv("FAIRLEAD_EMULATED") == "1" }
+
+// Bound gives how long something may take here that may take d on real hardware: ten times as long under emulation.
 func Bound(d time.Duration) time.Duration {
-	if os.Getenv("FAIRLEAD_EMULATED") == "1" {
+	if Emulated() {
 		return 10 * d
 	}
 	return d

@@ -53,6 +53,7 @@ func (w world) setup(env *testscript.Env) error {
 	}
 	s := &story{world: w, dir: dir, net: net, machines: map[string]*machine.Machine{}, debian: map[string]bool{}}
 	env.Values[storyKey{}] = s
+	env.Setenv("PACKAGES", os.Getenv("PACKAGES"))
 	env.Defer(s.end)
 	return nil
 }

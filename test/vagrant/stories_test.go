@@ -89,10 +89,13 @@ func (t inner) Verbose() bool                      { return testing.Verbose() }
 
 // condition gives testscript what a story may ask for in brackets besides its own words.
 func (w world) condition(word string) (bool, error) {
-	if word != "vagrant" {
-		return false, fmt.Errorf("unknown condition %q", word)
+	switch word {
+	case "vagrant":
+		return w.vagrant, nil
+	case "packages": // some were chosen
+		return os.Getenv("PACKAGES") != "", nil
 	}
-	return w.vagrant, nil
+	return false, fmt.Errorf("unknown condition %q", word)
 }
 
 // world is what all stories share.

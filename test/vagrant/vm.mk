@@ -2,7 +2,7 @@
 VM = .tools/vm
 .PHONY: test-vm vm-files
 
-test-vm: vm-files ## tell the stories of test/vagrant on machines under QEMU; SHORT=1 takes 8 minutes, STORY=regexp chooses
+test-vm: vm-files ## tell the stories of test/vagrant on machines under QEMU; SHORT=1 takes 8 minutes, STORY=regexp chooses, of the story tests PACKAGES=regexp
 	@VM_BOUND=$(if $(SHORT),8m,$(if $(VM_BY),2h,40m)) exec test/vagrant/tell $(VM) -test.run 'TestStories/$(STORY)' $(if $(SHORT),-test.short)
 
 vm-files: ## build what those machines get from us, in .tools/vm

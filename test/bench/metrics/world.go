@@ -103,32 +103,43 @@ func (w *world) run(ctx context.Context, i int) error {
 
 // interfaces gives each container an eth0 whose other end is on the host.
 func (w *world) interfaces(ctx context.Context) error {
-	tasks, err := w.containerd.Ctr(ctx, namespace, "task", "ls")
+	pids, err := w.pids(ctx)
 	if err != nil {
 		return err
 	}
-	made := 0
-	for line := range strings.Lines(tasks) {
-		f := strings.Fields(line)
-		pid, err := 0, error(nil)
-		if len(f) > 1 {
-			pid, err = strconv.Atoi(f[1])
-		}
-		if err != nil || pid == 0 {
-			continue // the heading
-		}
+	for _, pid := range pids {
 		link := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("flb%d", pid), Flags: unix.IFF_UP}, PeerName: "eth0", PeerNamespace: netlink.NsPid(pid),
+			LinkAttrs: netlink.LinkAttrs{Name: hostEnd(pid), Flags: unix.IFF_UP}, PeerName: "eth0", PeerNamespace: netlink.NsPid(pid),
 		}
 		if err := netlink.LinkAdd(link); err != nil {
 			return fmt.Errorf("add a link to the container of %d: %w", pid, err)
 		}
-		made++
-	}
-	if made != len(w.ids) {
-		return fmt.Errorf("%d of %d containers run:\n%s", made, len(w.ids), tasks)
 	}
 	return nil
+}
+
+func hostEnd(pid int) string { return fmt.Sprintf("flb%d", pid) }
+
+// pids gives the first process of each container, by the container's id.
+func (w *world) pids(ctx context.Context) (map[string]int, error) {
+	tasks, err := w.containerd.Ctr(ctx, namespace, "task", "ls")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int{}
+	for line := range strings.Lines(tasks) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		if pid, err := strconv.Atoi(f[1]); err == nil && pid > 0 { // else it is the heading
+			out[f[0]] = pid
+		}
+	}
+	if len(out) != len(w.ids) {
+		return nil, fmt.Errorf("%d of %d containers run:\n%s", len(out), len(w.ids), tasks)
+	}
+	return out, nil
 }
 
 func (w *world) close() error {
