@@ -31,7 +31,7 @@ func (f *follower) calmAt(n int) bool {
 // next gives the tick after n. When it is calm and nothing has to be looked at with every tick, that is the next rescan:
 // each tick wakes the Go runtime too, and costs more than what there is to do in it.
 func (f *follower) next(t *time.Ticker, n int) int {
-	if n >= f.from && !f.stirred && len(f.inside) == 0 && f.pumps.none() {
+	if n >= f.from && !f.stirred && len(f.inside) == 0 && f.pumps.none() && f.visits.none() {
 		f.asleep = true
 		left := rescanTick - n%rescanTick
 		t.Reset(time.Duration(left) * f.l.tick)

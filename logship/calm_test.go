@@ -10,7 +10,7 @@ func TestWithoutNewsTheFollowerSleepsFromRescanToRescanUntilSomethingStirs(t *te
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &shipper{}
-		f := &follower{l: &Logship{tick: time.Second}, shippers: []*shipper{s}, pumps: &pumps{}}
+		f := &follower{l: &Logship{tick: time.Second}, shippers: []*shipper{s}, pumps: &pumps{}, visits: &visits{}}
 		f.stirred = true
 		tick := time.NewTicker(f.l.tick)
 		defer tick.Stop()

@@ -163,8 +163,9 @@ func (c *cursor) read(b *batch, at int64) (outcome, error) {
 			c.enter(c.gen.Next())
 			continue // that may have been cut too
 		}
-		if c.gen.Rescued(c.off) {
-			c.enter(c.gen.Next()) // it had more than the copy has
+		if next := c.gen.Next(); next != nil && c.gen.Rescued(c.off) {
+			c.lose(c.gen.Seen() - c.off) // it had more than the copy has
+			c.enter(next)
 			continue
 		}
 		data, atEnd, err := c.fetch(b)
@@ -296,6 +297,9 @@ func (c *cursor) record(b *batch, r sink.Record, m mark, malformed, split bool) 
 	c.sink.total.read.Add(1)
 	c.inflight.Add(1)
 	r.Origin = c.stream.origin.Load()
+	if r.Origin.Path != "" {
+		r.Std = decode.None // of a spool's frame
+	}
 	b.records = append(b.records, r)
 	b.marks = append(b.marks, m)
 }
@@ -391,11 +395,15 @@ func (c *cursor) turn(b *batch, rest []byte, at int64) outcome {
 		c.line(b, rest, 0, 0, at)
 		c.pass(b, rest)
 	}
+	short := c.gen.Rescued(c.off)
 	if next == nil {
 		o, _ := c.end(b, at)
+		if short && c.done.Load() {
+			c.lose(c.gen.Seen() - c.off)
+		}
 		return o
 	}
-	if c.gen.Rescued(c.off) {
+	if short {
 		c.lose(c.gen.Seen() - c.off)
 	}
 	c.enter(next)

@@ -1,9 +1,11 @@
 package logship
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path"
 	"reflect"
@@ -38,6 +40,7 @@ type follower struct {
 	watch    *tail.Watcher
 	pins     *tail.Pins
 	pumps    *pumps
+	visits   *visits
 	nudge    chan struct{}
 
 	streams    map[string]*stream
@@ -52,6 +55,7 @@ type follower struct {
 	until      time.Time            // of what was before this, the kernel has told
 	full       bool                 // what is kept on the disk has reached its bound
 	news       bool                 // streams changed since publish
+	snap       *container.Snapshot  // the newest; nil before there is one
 	calm
 }
 
@@ -124,6 +128,7 @@ func (f *follower) loop(ctx context.Context, snapshots <-chan *container.Snapsho
 			f.told(b)
 		case <-f.nudge:
 			f.stir(tick)
+			f.visited()
 			f.reap()
 		case <-tick.C:
 			f.tick(n)
@@ -142,13 +147,11 @@ func (f *follower) configured(p string) bool {
 
 func (f *follower) tick(n int) {
 	for _, key := range f.pumps.takeEnded() {
-		if s := f.streams[key]; s != nil && !s.ended.Swap(true) {
-			f.stirred = true
-			f.look(s)
-			s.wake()
-		}
+		f.end(key)
 	}
-	if f.calmAt(n) && n%rescanTick != 0 {
+	f.visited()
+	calm := f.calmAt(n)
+	if calm && n%rescanTick != 0 {
 		for _, s := range f.inside {
 			f.touch(s)
 		}
@@ -174,10 +177,19 @@ func (f *follower) tick(n int) {
 		}
 		f.rewatch()
 	}
-	if n%syncTick == 0 {
+	if n%syncTick == 0 && !calm { // else there is nothing to save or to let go of: 500 fstats
 		f.rates()
 		f.release()
 		f.bound()
+	}
+}
+
+// end says that nobody writes to a stream any more.
+func (f *follower) end(key string) {
+	if s := f.streams[key]; s != nil && !s.ended.Swap(true) {
+		f.stirred = true
+		f.look(s)
+		s.wake()
 	}
 }
 
@@ -207,57 +219,59 @@ func (f *follower) release() {
 
 // apply takes in a snapshot of the inventory.
 func (f *follower) apply(snap *container.Snapshot) {
-	present, gone := map[owner]bool{}, map[owner]bool{}
-	f.globs = slices.DeleteFunc(f.globs, func(g *glob) bool { return g.origin != nil })
+	f.snap = snap
+	present, gone := f.living(snap)
 	for i := range snap.Containers {
-		c := &snap.Containers[i]
-		present[owner{c.Runtime, c.ID}] = true
-		f.container(c)
+		f.container(&snap.Containers[i])
 	}
 	for i := range snap.Gone {
-		c := &snap.Gone[i].Container
-		o := owner{c.Runtime, c.ID}
-		if present[o] {
-			continue
+		if c := &snap.Gone[i].Container; gone[owner{c.Runtime, c.ID}] {
+			f.container(c)
 		}
-		gone[o] = true
-		f.container(c)
 	}
 	f.pumps.apply(snap, func(key string) bool { _, done := f.closed[key]; return done }, f.add)
 	f.scan()
-	for _, s := range f.streams {
-		// A runtime that does not answer has not said that the container is gone.
-		if s.owner != (owner{}) && !present[s.owner] && (gone[s.owner] || snap.Answered(s.owner.Runtime)) && !f.pumps.busy(s.key) && !s.ended.Swap(true) {
-			f.look(s)
-			s.wake()
-		}
-	}
+	f.endGone(snap)
 	maps.DeleteFunc(f.closed, func(_ string, o owner) bool { return !gone[o] })
 	maps.DeleteFunc(f.said, func(o owner, _ bool) bool { return !present[o] })
 	f.rewatch()
 }
 
-// container makes a container's streams known.
+// living tells which containers there are, and which of those that are remembered are not.
+func (f *follower) living(snap *container.Snapshot) (present, gone map[owner]bool) {
+	present, gone = map[owner]bool{}, map[owner]bool{}
+	for i := range snap.Containers {
+		present[owner{snap.Containers[i].Runtime, snap.Containers[i].ID}] = true
+	}
+	for i := range snap.Gone {
+		if o := (owner{snap.Gone[i].Runtime, snap.Gone[i].ID}); !present[o] {
+			gone[o] = true
+		}
+	}
+	return present, gone
+}
+
+// endGone ends the streams of containers that are gone and of which nothing more comes.
+func (f *follower) endGone(snap *container.Snapshot) {
+	present, gone := f.living(snap)
+	for key, s := range f.streams {
+		// A runtime that does not answer has not said that the container is gone.
+		if s.owner != (owner{}) && !present[s.owner] && (gone[s.owner] || snap.Answered(s.owner.Runtime)) && !f.pumps.busy(key) && !f.visits.busy(s.owner) {
+			f.end(key)
+		}
+	}
+}
+
+// container makes the stream of a container's output known.
 func (f *follower) container(c *container.Container) {
-	o := owner{c.Runtime, c.ID}
 	if key, src, ok := output(f.l.deps.Host, c); ok {
-		f.add(key, src, o)
-	}
-	if c.Labels[LabelLogs] == "" {
-		return
-	}
-	found, unreachable := insides(c)
-	if len(unreachable) > 0 && c.Alive() && !f.said[o] {
-		f.said[o] = true
-		f.log.Warn("files of a container cannot be reached from the host", "container", c.ID, "name", c.Name, "path", unreachable)
-	}
-	for _, in := range found {
-		f.globs = append(f.globs, &glob{inside: in, owner: o, origin: origin(f.l.deps.Host, c)})
+		f.add(key, src, owner{c.Runtime, c.ID})
 	}
 }
 
 // scan looks for files that match the globs.
 func (f *follower) scan() {
+	f.ask()
 	f.globDirs = map[string][]*glob{}
 	for _, g := range f.globs {
 		f.scanGlob(g)
@@ -358,7 +372,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 			f.log.Warn("a new stream could not be saved", "stream", key, "err", err)
 		}
 	}
-	s := &stream{key: key, src: src, owner: o, nudge: f.ring}
+	s := &stream{key: key, src: src, owner: o, nudge: f.ring, spooled: src.Path == f.l.spoolFile(key)}
 	s.origin.Store(src.Origin)
 	f.rule(s, src.Origin)
 	var saved []tail.Place
@@ -387,6 +401,7 @@ func (f *follower) add(key string, src ledger.Source, o owner) {
 	}
 	s.series = tail.NewSeries(src.Root, src.Path, f.pins.For(tail.Whose{Runtime: string(o.Runtime), ID: string(o.ID)}), !s.isFile(), taken, saved)
 	s.countOn(positions)
+	s.series.Unpack(f.l.deps.State.Path(), cmp.Or(int64(f.l.cfg.PinsBytes), math.MaxInt64))
 	for _, sh := range f.shippers {
 		s.cursors = append(s.cursors, &cursor{stream: s, sink: sh, dec: decode.New(src.Format, decode.MaxLine)})
 	}

@@ -47,6 +47,7 @@ type Deps struct {
 	Stat        *stat.Registry
 	Log         *slog.Logger
 	Host        string       // the node's name on every record
+	Root        host.Root    // the host as its processes and mounts are seen; zero: as it is here
 	Descriptors *host.Holder // nil: no bound but the process's own
 }
 
@@ -109,7 +110,7 @@ func (l *Logship) Run(ctx context.Context) error {
 	l.running(book, f.pins, ctx.Done())
 	defer l.running(nil, nil, nil)
 	g := agent.NewGroup(ctx)
-	f.pumps = newPumps(g, l)
+	f.pumps, f.visits = newPumps(g, l), newVisits(g, l, f.ring)
 	agent.Ready(ctx)
 	g.Go(f.run)
 	for _, s := range shippers {

@@ -52,8 +52,9 @@ type inside struct {
 
 // insides gives the globs that a container's label asks for, and those that cannot be reached from the host: a volume
 // or bind mount is followed at its source, anything else in the overlay's upper directory. The merged root is never
-// opened: a descriptor in it would keep the runtime from unmounting it.
-func insides(c *container.Container) (found []inside, unreachable []string) {
+// opened: a descriptor in it would keep the runtime from unmounting it. What lies on a mount that only the container has,
+// or in a root without an upper directory, is visited.
+func insides(c *container.Container, mounts mounted) (found, visited []inside, unreachable []string) {
 	for glob := range strings.SplitSeq(c.Labels[LabelLogs], ",") {
 		if glob = strings.TrimSpace(glob); glob == "" {
 			continue
@@ -63,27 +64,32 @@ func insides(c *container.Container) (found []inside, unreachable []string) {
 			unreachable = append(unreachable, glob)
 			continue
 		}
-		in, ok := reach(c, clean)
-		if !ok {
+		at := mounts.at(fixed(clean))
+		in, ok := reach(c, clean, at)
+		switch {
+		case ok:
+			found = append(found, in)
+		case at.dir == "" || at.waits():
 			unreachable = append(unreachable, glob)
-			continue
+		default:
+			visited = append(visited, inside{pattern: clean, strip: "/", prefix: "/"})
 		}
-		found = append(found, in)
 	}
-	return found, unreachable
+	return found, visited, unreachable
 }
 
-func reach(c *container.Container, glob string) (inside, bool) {
-	fixed := glob
-	if i := strings.IndexAny(fixed, `*?[\`); i >= 0 {
-		fixed = path.Dir(fixed[:i] + "x")
-	}
+// reach gives a glob as the host has it, when at, where the kernel says that it is mounted, is what the runtime says.
+func reach(c *container.Container, glob string, at mountPoint) (inside, bool) {
+	fixed := fixed(glob)
 	var best *container.Mount
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
 		if below(fixed, m.Destination) && (best == nil || len(m.Destination) > len(best.Destination)) {
 			best = m
 		}
+	}
+	if at.dir != "" && at.dir != "/" && (best == nil || path.Clean(best.Destination) != at.dir) {
+		return inside{}, false // the container's own mount, of which its runtime does not know
 	}
 	switch {
 	case best == nil && c.Rootfs.Upper != "":

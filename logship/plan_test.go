@@ -27,7 +27,7 @@ func TestFilesInsideAreFoundThroughTheNearestMountOrTheUpperDirectory(t *testing
 		{"relative, ,", "/u", "unreachable"},
 	} {
 		c := &container.Container{Labels: map[string]string{LabelLogs: tc.label}, Mounts: mounts, Rootfs: container.Rootfs{Upper: tc.upper}}
-		found, unreachable := insides(c)
+		found, _, unreachable := insides(c, nil)
 		got := "unreachable"
 		if len(found) == 1 && len(unreachable) == 0 {
 			match := "/x.log"

@@ -195,10 +195,10 @@ func (p *pumps) remove(path string) {
 }
 
 // lag is how far the slowest sink of a stream is behind.
-func (p *pumps) lag(key string) int64 {
-	p.l.mu.Lock()
-	s := p.l.streams[key]
-	p.l.mu.Unlock()
+func (l *Logship) lag(key string) int64 {
+	l.mu.Lock()
+	s := l.streams[key]
+	l.mu.Unlock()
 	if s == nil {
 		return 0
 	}
@@ -231,7 +231,7 @@ func (p *pumps) run(ctx context.Context, n *pump) error {
 // open repeats until the spool is open; ok is false when ctx ended first.
 func (p *pumps) open(ctx context.Context, n *pump) (sp *spool, ok bool) {
 	for try := 0; ; try++ {
-		sp, err := openSpool(p.l.spoolFile(n.key), func() int64 { return p.lag(n.key) })
+		sp, err := openSpool(p.l.spoolFile(n.key), func() int64 { return p.l.lag(n.key) })
 		if err == nil {
 			return sp, true
 		}

@@ -82,6 +82,17 @@ func (s *spool) read(path string, n int64) ([]byte, error) {
 	return b, nil
 }
 
+// stampLayout has the same width at every moment.
+const stampLayout = "2006-01-02T15:04:05.000000000Z"
+
+// stamp gives the time for a line whose source has none: now, or what is left of the time of the line that was torn, so
+// that the line is the same when the source gives it again.
+func (s *spool) stamp() string {
+	now := time.Now().UTC().Format(stampLayout)
+	n := min(len(s.torn), len(now))
+	return string(s.torn[:n]) + now[n:]
+}
+
 // last gives whole lines from the end of the spool, the newest last: all of the current segment and, when that is
 // short, of the one before.
 func (s *spool) last() ([][]byte, error) {

@@ -27,6 +27,7 @@ type stream struct {
 	dir     string    // watched
 	rescues int       // of the series, whose positions are saved
 	nudge   func()
+	spooled bool                        // the file is our own copy of what its source gives
 	summed  ledger.Sum                  // of what sinks have; the follower's
 	sumSeq  int64                       // the generation that is summed
 	blocks  *blockSums                  // of its file
@@ -43,8 +44,8 @@ type owner struct {
 	ID      container.ID
 }
 
-// isFile tells a file that a program writes itself from a container's output, which its runtime writes.
-func (s *stream) isFile() bool { return s.src.Origin.Path != "" }
+// isFile tells a file that a program writes itself from a container's output, which its runtime writes, and from spools.
+func (s *stream) isFile() bool { return s.src.Origin.Path != "" && !s.spooled }
 
 // wake has every sink look at the stream.
 func (s *stream) wake() {

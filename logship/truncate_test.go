@@ -188,3 +188,33 @@ func copyTruncate(t *testing.T, log string) {
 		t.Fatal(err)
 	}
 }
+
+// What a program writes between cp and truncate is in neither file.
+func TestWhatWasWrittenBetweenCopyAndTruncationIsCountedToTheByte(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "a.log")
+	r := sinktest.Listen(t, "")
+	r.Stop()
+	s := hurried(t, dir, Config{Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "s", Type: "syslog", Address: "tcp://" + r.Addr}}}, newInventory())
+	before, between := numbered(0, 10_000), numbered(10_000, 10_100)
+	writeFile(t, log, before)
+	seen := func(size int) func() bool {
+		return func() bool { all := s.Streams(); return len(all) == 1 && all[0].Size == int64(size) }
+	}
+	eventually(t, "the lines are seen", seen(len(before)))
+	writeFile(t, log+".1", before)
+	appendTo(t, log, between)
+	eventually(t, "the lines between are seen", seen(len(before+between)))
+	if err := os.Truncate(log, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the truncation is seen", seen(0))
+	appendTo(t, log, numbered(10_100, 10_200))
+	back := sinktest.Listen(t, r.Addr)
+	eventually(t, "the last line", func() bool { return len(back.Messages()) >= 10_100 && s.sink(0).Lag == 0 })
+	lost, doubled, what := tally(back.Messages(), 10_200)
+	if lost != 100 || doubled > 0 || s.sink(0).Lost != uint64(len(between)) {
+		t.Errorf("%d lines are missing, %d doubled, %d bytes reported lost of %d: %s", lost, doubled, s.sink(0).Lost, len(between), what)
+	}
+}

@@ -70,7 +70,7 @@ func (l *lives) overflowed() {
 // counted tells whether the generations of a stream are counted: those that a runtime makes. Other programs do what they
 // like with their files.
 func (l *Logship) counted(s *stream) bool {
-	return s.owner != (owner{}) && !s.isFile() && s.src.Path != l.spoolFile(s.key)
+	return s.owner != (owner{}) && !s.isFile() && !s.spooled
 }
 
 // unseen owns up to generations that nobody saw.

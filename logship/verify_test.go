@@ -134,3 +134,37 @@ func TestVerifyFindsWhatWasAlteredInRotatedAndPinnedFiles(t *testing.T) {
 		t.Errorf("faults %+v", v.Faults)
 	}
 }
+
+func TestVerifyComparesWhatWasPackedAndTellsOfAPackedFileThatIsDamaged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "logs", "a.log")
+	text := varied(0, 5000)
+	s := hurried(t, dir, Config{Pins: "off", Files: []File{{Path: log}}, Sinks: []SinkConfig{{Name: "copy", Type: "file", Path: filepath.Join(dir, "copy")}}}, newInventory())
+	writeFile(t, log, text)
+	summed := func() (Verified, bool) {
+		v, err := s.Verify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v, v.Summed == int64(len(text))
+	}
+	eventually(t, "the lines, summed", func() bool { _, all := summed(); return all })
+	s.stop()
+	pack := func(part float64) {
+		move(t, log, log+".1")
+		pack(t, log+".1", part)
+	}
+	pack(1)
+	if v, all := summed(); !all || len(v.Faults) > 0 {
+		t.Errorf("packed: %+v", v)
+	}
+	writeFile(t, log, text)
+	if err := os.Remove(log + ".1.gz"); err != nil {
+		t.Fatal(err)
+	}
+	pack(0.3)
+	if v, all := summed(); all || len(v.Faults) != 1 || !strings.HasPrefix(v.Faults[0].What, "damaged packed file: ") {
+		t.Errorf("damaged: %+v", v)
+	}
+}

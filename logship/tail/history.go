@@ -20,6 +20,7 @@ type Past struct {
 	Changed time.Time // when it was last written to
 	file    *os.File
 	packed  bool
+	from    Identity // the .gz that a generation was unpacked from
 }
 
 // Reader reads the content from its start, that of a .gz unpacked.
@@ -61,7 +62,7 @@ func (s *Series) History() ([]*Past, error) {
 		if err != nil {
 			continue // it was renamed or removed meanwhile, or is no file
 		}
-		if slices.ContainsFunc(kept, func(k *Past) bool { return k.ID.Same(p.ID) }) || plain == "" {
+		if slices.ContainsFunc(kept, func(k *Past) bool { return k.ID.Same(p.ID) || k.from == p.ID }) || plain == "" {
 			p.Close()
 			continue
 		}
@@ -88,7 +89,7 @@ func (s *Series) reopen() (out []*Past, err error) {
 			_ = f.Close()
 			return out, err
 		}
-		out = append(out, &Past{ID: g.Identity(), Seq: g.Seq, Path: s.path, Size: size, Changed: changed, file: f})
+		out = append(out, &Past{ID: g.Identity(), Seq: g.Seq, Path: s.path, Size: size, Changed: changed, file: f, from: g.packed})
 	}
 	return out, nil
 }

@@ -30,6 +30,9 @@ type Generation struct {
 	next  atomic.Pointer[Generation]
 	unpin func()
 	left  time.Time // when another took its place
+	// packed is the .gz that the content was unpacked from, torn tells that it has not all of it.
+	packed Identity
+	torn   bool
 }
 
 // ReadAt reads at an offset; io.EOF is the end for now.
@@ -102,18 +105,22 @@ type Proof struct {
 func (g *Generation) Proof(off int64) Proof { return prove(g.content(), off) }
 
 func prove(f *os.File, off int64) Proof {
-	var buf [256]byte
+	var buf [headBytes]byte
 	part := func(from, n int64) uint64 {
 		m, err := f.ReadAt(buf[:n], from)
 		if int64(m) < n && err != nil {
 			return 0 // shorter than the offset: no proof matches
 		}
-		h := fnv.New64a()
-		_, _ = h.Write(buf[:n])
-		return h.Sum64()
+		return hash(buf[:n])
 	}
-	tail := min(off, 64)
-	return Proof{Head: part(0, min(off, 256)), Tail: part(off-tail, tail)}
+	tail := min(off, tailBytes)
+	return Proof{Head: part(0, min(off, headBytes)), Tail: part(off-tail, tail)}
+}
+
+func hash(b []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(b)
+	return h.Sum64()
 }
 
 // Place is a saved place in a file.
@@ -157,9 +164,12 @@ type Series struct {
 	rescues int
 	full    int64 // bytes that the writer fills before it empties the file
 	renewed bool  // the writer was seen to make new files instead
-	told    int64 // the last generation's size when a change was last reported
-	changed time.Time
-	absent  time.Time
+	// Where and how much may be unpacked; see Unpack.
+	unpackDir   string
+	unpackLimit int64
+	told        int64 // the last generation's size when a change was last reported
+	changed     time.Time
+	absent      time.Time
 }
 
 // NewSeries makes a Series; Look opens what there is. saved are the places that readers will ask for by Find.
@@ -429,7 +439,7 @@ func (s *Series) candidates() ([]*Generation, error) {
 			out = append(out, &Generation{ID: p.Identity, file: f, owns: true})
 		}
 	}
-	return out, nil
+	return append(out, s.unpacked(find)...), nil
 }
 
 // byIdentity finds a file beside the path, whatever it was renamed to.
@@ -476,7 +486,7 @@ func (s *Series) Find(p Place) (g *Generation, found bool, lost int64) {
 		if !o.is(p.Identity) || err != nil {
 			continue
 		}
-		if size >= p.Seen && o.Proof(p.Offset) == p.Proof {
+		if (size >= p.Seen || o.torn) && o.Proof(p.Offset) == p.Proof {
 			return o, true, 0
 		}
 		// It was truncated. Whoever did that may have copied it before.

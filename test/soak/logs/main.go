@@ -1,10 +1,13 @@
-// Command logs is the long test of log delivery: numbered lines into a log that is rotated, under an agent that is killed
-// at random moments, to a file sink, with a bitmap of what arrived. Nothing may be lost and nothing doubled.
+// Command logs is the long test of log delivery: numbered lines into a log that is rotated, to a file sink, with a bitmap
+// of what arrived. First the agent has the lowest weight beside processes that take all the processors there are, then it
+// is killed at random moments. Nothing may be lost and nothing doubled. After that come the kernel tests of logship that
+// have a long form, from the program that the first argument names.
 //
 // It owns a directory below /tmp and the processes that it starts, and leaves nothing.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,6 +34,9 @@ import (
 
 // shipEnv makes this program the agent's log shipper, in that directory.
 const shipEnv = "FAIRLEAD_SOAK_SHIP"
+
+// spinEnv makes this program one that only takes a processor.
+const spinEnv = "FAIRLEAD_SOAK_SPIN"
 
 const (
 	rate      = 20_000 // lines a second
@@ -56,12 +63,22 @@ func main() {
 		exit(ship(ctx, dir))
 		return
 	}
-	r, err := soak(ctx, *seed, os.Getenv("SHORT") != "")
-	text, _ := json.Marshal(r)
-	fmt.Println(string(text))
+	if os.Getenv(spinEnv) != "" {
+		for ctx.Err() == nil { // what asks takes the processor too
+		}
+		return
+	}
+	short := os.Getenv("SHORT") != ""
+	r := &result{Soak: "logs"}
+	err := soak(ctx, *seed, short, r)
 	if err == nil && r.Lost+r.Doubled > 0 {
 		err = fmt.Errorf("%d lines lost, %d doubled", r.Lost, r.Doubled)
 	}
+	if flag.NArg() > 0 && !short && ctx.Err() == nil {
+		err = errors.Join(err, cases(ctx, flag.Arg(0)))
+	}
+	text, _ := json.Marshal(r)
+	fmt.Println(string(text))
 	exit(err)
 }
 
@@ -102,69 +119,180 @@ func ship(ctx context.Context, dir string) error {
 	return l.Run(ctx)
 }
 
-func start(dir string) (*exec.Cmd, error) {
+// again starts this program as something else.
+func again(env string) (*exec.Cmd, error) {
 	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), shipEnv+"="+dir)
+	c.Env = append(os.Environ(), env)
 	c.Stderr = os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c, c.Start()
 }
 
-// soak kills the shipper at random moments while lines flow, then lets it drain.
-func soak(ctx context.Context, seed uint64, short bool) (r result, err error) {
-	r.Soak = "logs"
+func start(dir string) (*exec.Cmd, error) { return again(shipEnv + "=" + dir) }
+
+func kill(c *exec.Cmd) {
+	_ = c.Process.Kill()
+	_ = c.Wait() // killed
+}
+
+// soak runs both rounds and adds up what they found.
+func soak(ctx context.Context, seed uint64, short bool, r *result) error {
 	kills, rotations := 20, 60
 	if short {
 		kills, rotations = 6, 20
 	}
+	fmt.Printf("seed %d: %d lines/s, rotated every %s, %d generations kept; about %s\n", seed, rate, rotation, kept, map[bool]string{true: "half a minute", false: "8 minutes"}[short])
+	random := rand.New(rand.NewPCG(seed, 0))
+	if err := round(ctx, "at the lowest weight", 20, r, starved); err != nil {
+		return err
+	}
+	return round(ctx, "killed at random", rotations, r, func(ctx context.Context, dir string) (stop func(), err error) {
+		return killing(ctx, dir, kills, rotations, random, r)
+	})
+}
+
+// round lets lines flow while the shipper is treated badly, then lets it drain.
+func round(ctx context.Context, name string, rotations int, r *result, treat func(ctx context.Context, dir string) (stop func(), err error)) (err error) {
 	dir, err := os.MkdirTemp("/tmp", "fairlead-soak-logs-")
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := os.Mkdir(filepath.Join(dir, "log"), 0o755); err != nil {
-		return r, err
+		return err
 	}
-	fmt.Printf("seed %d: %d lines/s, rotated every %s, %d generations kept, %d kills\n", seed, rate, rotation, kept, kills)
-	random := rand.New(rand.NewPCG(seed, 0))
-	written := make(chan error, 1)
-	go func() { written <- flow(ctx, filepath.Join(dir, "log/a.log"), rotations, &r) }()
+	type end struct {
+		lines int
+		err   error
+	}
+	written := make(chan end, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		n, err := flow(ctx, filepath.Join(dir, "log/a.log"), rotations)
+		written <- end{n, err}
+	}()
+	stop, err := treat(ctx, dir)
+	if err != nil {
+		cancel()
+		<-written
+		return err
+	}
+	defer stop()
+	w := <-written
+	if w.err != nil {
+		return w.err
+	}
+	var lost, doubled int
+	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		if lost, doubled = tally(filepath.Join(dir, "copy"), w.lines); lost == 0 || time.Since(begun) > drainTime || ctx.Err() != nil {
+			break
+		}
+	}
+	fmt.Printf("%s: %d lines, %d rotations, %d lost, %d doubled\n", name, w.lines, rotations, lost, doubled)
+	r.Lines, r.Rotations, r.Lost, r.Doubled = r.Lines+w.lines, r.Rotations+rotations, r.Lost+lost, r.Doubled+doubled
+	return ctx.Err()
+}
+
+// starved runs the shipper with the lowest weight beside processes that take every processor.
+func starved(_ context.Context, dir string) (stop func(), err error) {
+	var all []*exec.Cmd
+	stop = func() {
+		for _, c := range all {
+			kill(c)
+		}
+	}
 	agent, err := start(dir)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
-	for pause := time.Duration(rotations) * rotation / time.Duration(kills+1); r.Kills < kills; r.Kills++ {
+	all = append(all, agent)
+	for range runtime.NumCPU() {
+		c, err := again(spinEnv + "=1")
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	for _, task := range tasks(agent.Process.Pid) {
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, task, 19); err != nil && !errors.Is(err, syscall.ESRCH) {
+			stop()
+			return nil, fmt.Errorf("give the shipper the lowest weight: %w", err)
+		}
+	}
+	return stop, nil
+}
+
+// tasks gives the threads of a process: each has a weight of its own, which those that it makes inherit.
+func tasks(pid int) (out []int) {
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // it has ended
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// killing kills the shipper at random moments while lines flow; the last one goes on.
+func killing(ctx context.Context, dir string, kills, rotations int, random *rand.Rand, r *result) (stop func(), err error) {
+	agent, err := start(dir)
+	if err != nil {
+		return nil, err
+	}
+	pause := time.Duration(rotations) * rotation / time.Duration(kills+1)
+	for ; r.Kills < kills; r.Kills++ {
 		select {
 		case <-time.After(pause/2 + time.Duration(random.Int64N(int64(pause)))):
 		case <-ctx.Done():
-			return r, ctx.Err()
 		}
-		_ = agent.Process.Kill()
-		_ = agent.Wait() // killed
+		kill(agent)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if agent, err = start(dir); err != nil {
-			return r, err
+			return nil, err
+		}
+		if r.Kills%5 == 4 {
+			fmt.Printf("%d of %d kills\n", r.Kills+1, kills)
 		}
 	}
-	if err := <-written; err != nil {
-		return r, err
+	return func() { kill(agent) }, nil
+}
+
+// long are the tests with a long form: sinks that are away, containers that vanish, lost events, a full disk.
+const long = "Vanish|WhileASink|OneGeneration|Overflowed|StateDirectoryIsFull|RealContainer"
+
+// cases runs them and shows how each ended.
+func cases(ctx context.Context, program string) error {
+	c := exec.CommandContext(ctx, program, "-test.run", long, "-test.v", "-test.timeout", "20m")
+	c.Env = append(os.Environ(), "FAIRLEAD_SOAK=1")
+	c.Dir = "logship"
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return err
 	}
-	for end := time.Now().Add(drainTime); ; time.Sleep(200 * time.Millisecond) {
-		r.Lost, r.Doubled = tally(filepath.Join(dir, "copy"), r.Lines)
-		if r.Lost == 0 || time.Now().After(end) || ctx.Err() != nil {
-			return r, ctx.Err()
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		return err
+	}
+	for in := bufio.NewScanner(out); in.Scan(); {
+		if l := in.Text(); !strings.HasPrefix(l, "===") && !strings.HasPrefix(l, "time=") {
+			fmt.Println(l)
 		}
 	}
+	return c.Wait()
 }
 
 // flow writes numbered lines and rotates by renaming.
-func flow(ctx context.Context, path string, rotations int, r *result) error {
+func flow(ctx context.Context, path string, rotations int) (lines int, err error) {
 	n, begin := 0, time.Now()
 	var b []byte
-	for r.Rotations < rotations && ctx.Err() == nil {
+	for rotated := 0; rotated < rotations && ctx.Err() == nil; rotated++ {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
-			return err
+			return n, err
 		}
 		for opened := time.Now(); time.Since(opened) < rotation; time.Sleep(2 * time.Millisecond) {
 			b = b[:0]
@@ -172,7 +300,7 @@ func flow(ctx context.Context, path string, rotations int, r *result) error {
 				b = fmt.Appendf(b, "a line of some length, as programs write them line %d\n", n)
 			}
 			if _, err := f.Write(b); err != nil {
-				return err
+				return n, err
 			}
 		}
 		_ = f.Close()
@@ -180,12 +308,10 @@ func flow(ctx context.Context, path string, rotations int, r *result) error {
 			_ = os.Rename(fmt.Sprintf("%s.%d", path, k), fmt.Sprintf("%s.%d", path, k+1)) // not there yet
 		}
 		if err := os.Rename(path, path+".1"); err != nil {
-			return err
+			return n, err
 		}
-		r.Rotations++
 	}
-	r.Lines = n
-	return nil
+	return n, ctx.Err()
 }
 
 func tally(path string, n int) (lost, doubled int) {
