@@ -54,6 +54,11 @@ func (s *session) attach(ctx context.Context, r Request) (plan.Attachment, error
 	if err != nil {
 		return plan.Attachment{}, err
 	}
+	done, err := s.claimFixed(ctx, network, r)
+	if err != nil {
+		return plan.Attachment{}, err
+	}
+	defer done()
 	a, err := s.take(ctx, plan.Attachment{
 		Key: r.Key, Runtime: r.Runtime, Network: r.Network, Addr: r.Addr, Addr6: r.Addr6, MAC: r.MAC, Ports: r.Ports,
 		Node: network.Node, Node6: network.Node6, MTU: network.MTU,
@@ -133,6 +138,8 @@ func (s *session) make(ctx context.Context, a plan.Attachment, visit *kernel.Vis
 	// It may have been removed, and even made anew with other addresses, since its addresses were asked for.
 	if n, err := s.network(a.Network); err != nil || n.CIDR != a.Reach || n.CIDR6 != a.Reach6 {
 		return false, cmp.Or(err, fmt.Errorf("network %s was changed meanwhile", a.Network))
+	} else if isFenced(a, n) {
+		return false, fmt.Errorf("network %s: this host lost %v meanwhile", a.Network, a.Addrs())
 	}
 	if err := s.journal.Append(attachRecord(a)); err != nil {
 		return false, err

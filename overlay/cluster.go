@@ -105,8 +105,8 @@ func (s *session) setCluster(c store.Cluster) error {
 		}
 	}
 	s.tellOtherVersion(c, underlay)
-	s.cluster, s.underlay, s.near = c, underlay, segment
-	s.networks = s.o.cfg.networks(s.served(), c, underlay, segment)
+	s.cluster, s.underlay, s.near, s.singles = c, underlay, segment, singlesOf(c.Peers)
+	s.setNetworks()
 	s.table.serve(s.networks)
 	s.tellFenced()
 	close(s.taken)
@@ -138,13 +138,13 @@ func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]pl
 		}
 	}
 	s.mu.Lock()
-	listed := s.listed
+	listed, before := s.listed, s.near
 	s.mu.Unlock()
-	wanted := slices.ContainsFunc(listed, func(n Network) bool { return n.Path == "direct" })
+	wanted := slices.ContainsFunc(listed, func(n Network) bool { return n.Path != "vxlan" })
 	if len(near) == 0 || !wanted {
 		return nil, nil
 	}
-	return s.kernel.Segment(u.Dev, near)
+	return s.kernel.Segment(u.Dev, near, before)
 }
 
 // look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not.
@@ -193,29 +193,38 @@ func (s *session) followStore(ctx context.Context) error {
 	}
 }
 
-// takeCluster takes a cluster over. What is new of our own is in the kernel before a container can ask for it; peers
-// follow, many at once.
+// takeCluster takes a cluster over. What is new of our own is in the kernel before a container can ask for it. Of a few
+// changed peers only theirs is written; many follow by repair, at once.
 func (s *session) takeCluster(ctx context.Context, c store.Cluster) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	before := s.own()
+	own, before := s.own()
 	if err := s.setCluster(c); err != nil {
 		return err
 	}
-	s.newCluster.Store(true)
-	if slices.Equal(s.own(), before) {
+	ownNow, now := s.own()
+	steps, few := plan.Follow(before, now)
+	switch {
+	case !slices.Equal(own, ownNow):
+		s.newCluster.Store(true)
+		return s.putRightLocked(ctx)
+	case few && s.kernel.Apply(ctx, steps) == nil:
+		if len(steps) > 0 {
+			s.o.deps.Log.Info("hosts of the overlay changed", "steps", len(steps))
+		}
+	default:
+		s.newCluster.Store(true)
 		poke(s.repair)
-		return nil
 	}
-	return s.putRightLocked(ctx)
+	return nil
 }
 
-// own tells which networks there are, and which blocks of them are ours.
-func (s *session) own() (out []string) {
+// own tells which networks there are, and which blocks of them are ours; and all of them as they are.
+func (s *session) own() (out []string, all []plan.Network) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.networks {
 		out = append(out, fmt.Sprint(n.Name, n.Blocks, n.MTU))
 	}
-	return out
+	return out, s.networks
 }

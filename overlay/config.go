@@ -26,7 +26,7 @@ type Config struct {
 type Peer struct {
 	Name    string         `yaml:"name" doc:"its node.name"`
 	Address netip.Addr     `yaml:"address" doc:"its address on the underlay, IPv4 or IPv6, the same for all"`
-	Blocks  []netip.Prefix `yaml:"blocks" doc:"the address blocks that it gives to its containers"`
+	Blocks  []netip.Prefix `yaml:"blocks" doc:"the address blocks that it gives to its containers; a single one (/32, /128) to the container that asks for it"`
 }
 
 // Network is one overlay network.
@@ -36,12 +36,15 @@ type Network struct {
 	CIDR6 netip.Prefix `yaml:"cidr6" json:"cidr6,omitzero" doc:"IPv6 addresses of the whole network, such as fd42::/48; nothing: IPv4 only"`
 	VNI   uint32       `yaml:"vni" json:"vni" doc:"VXLAN network identifier, 1 to 16777215"`
 	// Block and Block6 are for stores that lease blocks.
-	Block  int      `yaml:"block" json:"block,omitempty" doc:"etcd: length of the IPv4 blocks that hosts lease, such as 24; 0: 24, or what gives 16 hosts a block"`
-	Block6 int      `yaml:"block6" json:"block6,omitempty" doc:"etcd: the same for IPv6; 0: 64, or what gives 256 hosts a block"`
-	MTU    int      `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 (70 over IPv6) for VXLAN when there are peers"`
-	Path   string   `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; direct, plainly where both are on one segment and no switch or cloud filters by source address, else by VXLAN; auto is vxlan in this version"`
-	Allow  []string `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
-	Host   string   `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
+	Block  int `yaml:"block" json:"block,omitempty" doc:"etcd: length of the IPv4 blocks that hosts lease, such as 24; 0: 24, or what gives 16 hosts a block"`
+	Block6 int `yaml:"block6" json:"block6,omitempty" doc:"etcd: the same for IPv6; 0: 64, or what gives 256 hosts a block"`
+	// Fixed and Fixed6 are for stores that lease single addresses.
+	Fixed  FixedRange `yaml:"fixed" json:"fixed,omitzero" doc:"etcd: part of cidr whose addresses are leased one by one, for containers that take theirs from host to host; none; nothing: the last sixteenth of cidr, when that is whole blocks"`
+	Fixed6 FixedRange `yaml:"fixed6" json:"fixed6,omitzero" doc:"etcd: the same of cidr6"`
+	MTU    int        `yaml:"mtu" json:"mtu,omitempty" doc:"bytes; 0: that of the underlay, less 50 (70 over IPv6) for VXLAN when there are peers"`
+	Path   string     `yaml:"path" json:"path,omitempty" doc:"how packets reach a peer: vxlan; auto, plainly as long as probes show that both are on one segment and nothing between filters by source address, else by VXLAN; direct, the same, but plainly at once, before the first probe is answered"`
+	Allow  []string   `yaml:"allow" json:"allow,omitempty" doc:"other networks whose containers may talk with this one's, both ways; networks are isolated otherwise"`
+	Host   string     `yaml:"host" json:"host,omitempty" doc:"what a container may reach of the host itself: deny (nothing but the inside door) or allow (everything)"`
 }
 
 // SetDefaults gives a listed network what it does not say.
@@ -116,6 +119,13 @@ func (n Network) validate(problem func(key, format string, args ...any)) {
 	}
 	if n.Block6 != 0 && (n.Block6 < n.CIDR6.Bits() || n.Block6 > 125) {
 		problem("block6", "%d is not 0 or between cidr6's length and 125", n.Block6)
+	}
+	four, six := n.blockLengths()
+	if fault := n.Fixed.fault(n.CIDR, four); fault != "" {
+		problem("fixed", "%s", fault)
+	}
+	if fault := n.Fixed6.fault(n.CIDR6, six); fault != "" {
+		problem("fixed6", "%s", fault)
 	}
 	least := 576
 	if n.CIDR6.IsValid() {
@@ -208,8 +218,8 @@ func (c Config) validatePeers(problem func(key, format string, args ...any)) {
 			switch {
 			case b != b.Masked():
 				problem(key, "%s has bits set behind its length; did you mean %s?", b, b.Masked())
-			case b.Bits() > b.Addr().BitLen()-2:
-				problem(key, "%s has no address for a container; expected /%d or larger", b, b.Addr().BitLen()-2)
+			case b.Bits() > b.Addr().BitLen()-2 && !b.IsSingleIP():
+				problem(key, "%s has no address for a container; expected /%d or larger, or a single address", b, b.Addr().BitLen()-2)
 			case !slices.ContainsFunc(c.Networks, func(n Network) bool { return len(within(n.cidrs(), []netip.Prefix{b})) > 0 }):
 				problem(key, "%s is in no network's cidr or cidr6", b)
 			}
@@ -278,12 +288,12 @@ func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay
 				if p.Addr.Is4() != under.Addr.Is4() {
 					continue // setCluster tells
 				}
-				peer := plan.Peer{Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks)}
+				peer := plan.Peer{Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks), Lost: within(n.cidrs(), p.Lost)}
 				if p.Addr.Is6() {
 					peer.VTEP.Inside, _ = nodeOf(peer.Blocks)
 				}
-				if mac, here := segment[p.Addr]; here && n.Path == "direct" {
-					peer.Direct, peer.MAC = under.Dev, mac
+				if mac, here := segment[p.Addr]; here && n.Path != "vxlan" {
+					peer.Near, peer.MAC = under.Dev, mac
 				}
 				w.Peers = append(w.Peers, peer)
 			}
@@ -293,12 +303,14 @@ func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay
 	return out
 }
 
-// nodeOf gives the host's own addresses: of its first block of each family.
+// nodeOf gives the host's own addresses: of its first block of each family. A single address is a container's.
 func nodeOf(blocks []netip.Prefix) (four, six netip.Addr) {
 	for _, b := range slices.Backward(blocks) {
-		if b.Addr().Is4() {
+		switch {
+		case b.IsSingleIP():
+		case b.Addr().Is4():
 			four = ipam.Node(b)
-		} else {
+		default:
 			six = ipam.Node(b)
 		}
 	}

@@ -34,6 +34,7 @@ func (o *Overlay) Examine() []host.Finding {
 	if problem := o.Problem(); problem != "" {
 		out = append(out, host.Finding{What: "store " + o.store.Name(), Found: problem})
 	}
+	out = append(out, s.examinePeers()...)
 	return append(out, s.forwarding())
 }
 

@@ -73,6 +73,9 @@ func (s *session) flushRetired(ctx context.Context) error {
 	if len(batch) > 0 {
 		s.changed()
 	}
+	if s.haveFixed(batch) {
+		s.needFromStore() // somebody elsewhere may wait for it
+	}
 	return nil
 }
 

@@ -30,6 +30,7 @@ type site struct {
 	t       *testing.T
 	o       *overlay.Overlay
 	outside *hosttest.NetNamespace
+	stats   stat.Registry
 }
 
 type board struct{}
@@ -54,6 +55,12 @@ func newSite(t *testing.T, networks ...overlay.Network) *site {
 // start runs an overlay in this process's namespace until the test ends.
 func (s *site) start(c overlay.Config) {
 	s.t.Helper()
+	s.startAs("web1", c)
+}
+
+// startAs runs that of the host NAME.
+func (s *site) startAs(name string, c overlay.Config) {
+	s.t.Helper()
 	t := s.t
 	dir, err := state.Open(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
@@ -63,7 +70,7 @@ func (s *site) start(c overlay.Config) {
 		t.Fatal(err)
 	}
 	s.o, err = overlay.New(c, overlay.Deps{
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stats: &stat.Registry{}, State: dir, Root: host.DefaultRoot(), Board: board{}, NodeName: "web1",
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stats: &s.stats, State: dir, Root: host.DefaultRoot(), Board: board{}, NodeName: name,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -426,7 +433,7 @@ func TestBesideAFirewallThatDropsWhatIsForwarded(t *testing.T) {
 	s.sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
 	eventually("a policy")
 	// As Docker does at its start: a chain for people's rules, before its own.
-	s.sh("for i in iptables ip6tables; do $i -F FORWARD; $i -N DOCKER-USER; $i -A DOCKER-USER -j RETURN; $i -A FORWARD -j DOCKER-USER; done")
+	s.sh("for i in iptables ip6tables; do $i -N DOCKER-USER; $i -A DOCKER-USER -j RETURN; $i -F FORWARD; $i -A FORWARD -j DOCKER-USER; done")
 	eventually("Docker's chains")
 	if rules := s.sh("iptables -S"); strings.Count(rules, "-A DOCKER-USER") != 5 || strings.Count(rules, "-A FORWARD") != 1 {
 		t.Errorf("rules:\n%s", rules)

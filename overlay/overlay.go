@@ -59,7 +59,7 @@ type Overlay struct {
 	fault   error         // why the last session did not come up or ended
 
 	attached, detached, repaired *stat.Counter
-	spared                       *stat.Counter
+	spared, repathed             *stat.Counter
 	attachments, free            *stat.Gauge
 }
 
@@ -74,6 +74,8 @@ func New(cfg Config, deps Deps) (*Overlay, error) {
 	o.detached = deps.Stats.Counter("fairlead_overlay_attachments_ended_total", "Attachments ended since the agent started, by DEL or because their namespace went.")
 	o.repaired = deps.Stats.Counter("fairlead_overlay_repair_steps_total", "Kernel objects that were missing or changed and were put right after the start.")
 	o.spared = deps.Stats.Counter("fairlead_overlay_gc_kept_total", "Attachments that CNI GC did not name as valid and that were kept because they are in use.")
+	o.repathed = deps.Stats.Counter("fairlead_overlay_path_changes_total", "Changes of the path to a peer, between vxlan and direct, that probes have led to.")
+	o.registerPeers()
 	o.attachments = deps.Stats.Gauge("fairlead_overlay_attachments", "Attachments that there are now.")
 	o.free = deps.Stats.Gauge("fairlead_overlay_addresses_free", "Addresses of this host's blocks that no container has.")
 	return o, nil

@@ -26,13 +26,18 @@ func (s *session) rememberSysctls(have map[string]string) error {
 func (s *session) keepRight(ctx context.Context) error {
 	tick := time.NewTicker(repairEvery)
 	defer tick.Stop()
-	for {
+	var last time.Time
+	for ; ; last = time.Now() {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		case <-s.repair:
-			pause(ctx, gatherRepair)
+			if s.newCluster.Load() && time.Since(last) > gatherRepair {
+				pause(ctx, gatherNews)
+			} else {
+				pause(ctx, gatherRepair)
+			}
 		}
 		if err := s.putRight(ctx); err != nil && ctx.Err() == nil {
 			return err
@@ -81,11 +86,10 @@ func (s *session) underlayMoved() error {
 	if _, shared := s.o.store.(store.Shared); shared || !want.IsValid() {
 		want = s.o.deps.NodeAddr
 	}
-	now, err := s.kernel.FindUnderlay(want)
-	if err != nil || now == was || !was.Addr.IsValid() {
-		return nil
+	if now, err := s.kernel.FindUnderlay(want); err == nil && was.Addr.IsValid() && now != was {
+		return fmt.Errorf("the underlay was %s and is %s now", was, now)
 	}
-	return fmt.Errorf("the underlay was %s and is %s now", was, now)
+	return nil
 }
 
 // putRightLocked is called with changing held.

@@ -17,13 +17,20 @@ import (
 // onSegment makes a host on a switch, and gives a way to put others there.
 func onSegment(t *testing.T) (s *site, host func(address string) *hosttest.NetNamespace) {
 	t.Helper()
+	s, _, host = onSwitch(t)
+	return s, host
+}
+
+// onSwitch gives the switch as well; this host has its port p0.
+func onSwitch(t *testing.T) (s *site, sw *hosttest.NetNamespace, host func(address string) *hosttest.NetNamespace) {
+	t.Helper()
 	s = &site{t: t}
-	sw := hosttest.NetNS(t)
+	sw = hosttest.NetNS(t)
 	s.sh(`nsenter --net=` + sw.Path + ` sh -ec 'ip link add sw type bridge; ip link set sw up'
 		ip link add under type veth peer name p0 netns ` + sw.Path + `; ip addr add 192.0.2.11/24 dev under; ip link set under up
 		nsenter --net=` + sw.Path + ` ip link set p0 master sw up`)
 	n := 0
-	return s, func(address string) *hosttest.NetNamespace {
+	return s, sw, func(address string) *hosttest.NetNamespace {
 		n++
 		h, port := hosttest.NetNS(t), "p"+string(rune('0'+n))
 		s.sh(`nsenter --net=` + sw.Path + ` ip link add ` + port + ` master sw type veth peer name eth0 netns ` + h.Path + `
@@ -46,11 +53,11 @@ func TestAPeerOnTheSegmentIsReachedPlainlyAndNobodyElsePassesForIt(t *testing.T)
 		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::/64")}},
 	}
 	peer, outsider := host("192.0.2.12"), host("192.0.2.13")
-	// Both bear an address of the peer's block and know the way; each has a VXLAN device, too.
+	// Both bear an address of the peer's block, and the peer's own, and know the way; each has a VXLAN device, too.
 	ours, hop := plan.VTEPMAC("web1", 42).String(), plan.VTEPMAC("web1", 42).LinkLocal().String()
 	for _, h := range []*hosttest.NetNamespace{peer, outsider} {
 		s.sh("nsenter --net=" + h.Path + ` sh -ec '
-			ip addr add 10.42.2.5/32 dev lo; ip link add vx address ` + plan.VTEPMAC("web2", 42).String() + ` type vxlan id 42 dstport 4789 nolearning
+			ip addr add 10.42.2.1/32 dev lo; ip addr add 10.42.2.5/32 dev lo; ip link add vx address ` + plan.VTEPMAC("web2", 42).String() + ` type vxlan id 42 dstport 4789 nolearning
 			bridge fdb add ` + ours + ` dev vx dst 192.0.2.11 self; ip link set vx up; ip neigh add 10.42.1.1 lladdr ` + ours + ` dev vx
 			ip -6 addr add fd42:0:0:2::5/128 dev lo nodad; ip -6 neigh add ` + hop + ` lladdr ` + ours + ` dev vx
 			ip -6 route add fd42:0:0:1::/64 via ` + hop + ` dev vx onlink src fd42:0:0:2::5

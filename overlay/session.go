@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-dev/fairlead/agent/state"
 	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
+	"github.com/fairlead-dev/fairlead/overlay/probe"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
 
@@ -26,6 +27,9 @@ const (
 	// gatherRepair is how long changes are gathered before one look at the kernel: whoever flushes routes makes many
 	// events, and his next one should find us done, not fighting him line by line.
 	gatherRepair = 300 * time.Millisecond
+	// gatherNews is how long the store's news are gathered that come after a quiet while: an address that has moved is to be
+	// reached at once.
+	gatherNews = 20 * time.Millisecond
 	// gatherOthers is how long changes of rules are gathered before a look at iptables, which starts processes.
 	gatherOthers = time.Second
 	// gatherPublished is how long changes are gathered before the board is told.
@@ -52,12 +56,14 @@ type session struct {
 	cluster  store.Cluster
 	underlay kernel.Underlay
 	near     map[netip.Addr]plan.MAC // peers on this host's segment
+	limits   map[string]int          // what the kernel knows of the largest packets to peers, by name
 	// otherVersion are the hosts that cannot be reached for the IP version of their address.
 	otherVersion []string
 	fenced       map[plan.Key]bool // attachments that were told to have addresses of a block of another host
 	inUse        map[string]bool   // networks of attachments that are yet to be recovered
 	taken        chan struct{}     // closed, and replaced, when a cluster was taken over
 
+	prober    *probe.Prober
 	following *following // nil until the first cluster is asked for
 
 	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
@@ -65,6 +71,9 @@ type session struct {
 	changing sync.RWMutex
 	keys     keyLocks
 	leaving  leaving
+	fixed    fixedUse
+	singles  map[netip.Prefix]bool // single addresses of peers; guarded by mu
+	wanting  sync.Mutex            // see needFromStore
 
 	foreign bool // the journal holds records that we do not know
 	// newCluster tells the next repair that a difference is the store's doing and not somebody's damage.
@@ -82,7 +91,8 @@ type session struct {
 
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
-	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1), taken: make(chan struct{})}
+	began := time.Now()
+	s := &session{o: o, table: newTable(), prober: probe.New(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1), taken: make(chan struct{})}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}
@@ -116,7 +126,7 @@ func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 	if err := s.firstCluster(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.recover(ctx, remembered)
+	return s, s.recover(ctx, remembered, began)
 }
 
 func (s *session) close() error {
@@ -132,7 +142,8 @@ func (s *session) close() error {
 func (s *session) want() plan.Host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return plan.Host{Networks: s.networks, Attachments: s.table.all()}
+	all := s.table.all()
+	return plan.Host{Networks: s.networks, Attachments: all, Withdrawn: s.withdrawn(all)}
 }
 
 func (s *session) network(name string) (plan.Network, error) {
@@ -151,17 +162,19 @@ func (s *session) network(name string) (plan.Network, error) {
 	return plan.Network{}, unknown
 }
 
-// recover brings table and kernel together after a start.
-func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) error {
+// recover brings table and kernel together after a start that began then.
+func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered, began time.Time) error {
 	log := s.o.deps.Log
 	have, err := s.kernel.Observe(ctx)
 	if err != nil {
 		return fmt.Errorf("observe: %w", err)
 	}
+	s.adoptPaths(have)
 	r := recovered(journal, have, s.networks)
 	for _, a := range r.keep {
 		if _, err := s.table.take(a); err != nil {
 			log.Warn("kept an attachment whose address is not of this host's blocks", "container", a.Owner, "addr", a.Addr, "network", a.Network, "err", err)
+			s.table.keep(a)
 		}
 		s.table.put(a)
 	}
@@ -194,7 +207,7 @@ func (s *session) recover(ctx context.Context, journal map[plan.Key]remembered) 
 	s.inUse = nil
 	s.mu.Unlock()
 	s.changed()
-	log.Info("overlay is up", "attachments", len(r.keep), "ended", len(r.end), "steps", len(steps), "networks", len(s.networks), "peers", len(s.cluster.Peers))
+	log.Info("overlay is up", "attachments", len(r.keep), "ended", len(r.end), "steps", len(steps), "networks", len(s.networks), "peers", len(s.cluster.Peers), "took", time.Since(began))
 	return nil
 }
 
@@ -216,6 +229,8 @@ func (s *session) run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(s.tendJournal)
+	g.Go(s.probePeers)
+	g.Go(s.followLimits)
 	return g.Wait()
 }
 

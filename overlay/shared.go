@@ -6,13 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
 
@@ -23,7 +20,10 @@ func (n Network) forStore() (store.Network, error) {
 		return store.Network{}, fmt.Errorf("encode network %s: %w", n.Name, err)
 	}
 	four, six := n.blockLengths()
-	return store.Network{Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, Block: four, Block6: six, Spec: spec}, nil
+	fixed4, fixed6 := n.fixedRanges()
+	return store.Network{
+		Name: n.Name, CIDR: n.CIDR, CIDR6: n.CIDR6, VNI: n.VNI, Block: four, Block6: six, Fixed: fixed4, Fixed6: fixed6, Spec: spec,
+	}, nil
 }
 
 // blockLengths are the lengths of the blocks that hosts lease: what the network says, else such that there are enough
@@ -131,7 +131,9 @@ func (s *session) needFromStore() {
 	if !ok {
 		return
 	}
-	w := store.Wants{Blocks: map[string]int{}}
+	s.wanting.Lock() // the store is told in the order in which it was found out
+	defer s.wanting.Unlock()
+	w := store.Wants{Blocks: map[string]int{}, Fixed: s.wantFixed()}
 	for _, n := range s.o.cfg.Networks {
 		if sn, err := n.forStore(); err == nil { // what was read from a file can be written
 			w.Networks = append(w.Networks, sn)
@@ -143,7 +145,7 @@ func (s *session) needFromStore() {
 	for _, n := range networks {
 		w.Blocks[n.Name] = 0
 		for _, b := range n.Blocks {
-			if b.Addr().Is4() {
+			if b.Addr().Is4() && !b.IsSingleIP() {
 				w.Blocks[n.Name]++
 			}
 		}
@@ -155,31 +157,6 @@ func (s *session) needFromStore() {
 		}
 	}
 	shared.Want(w)
-}
-
-// isFenced tells whether an attachment has an address that is not of this host's blocks (any more).
-func isFenced(a plan.Attachment, n plan.Network) bool {
-	return slices.ContainsFunc(a.Addrs(), func(addr netip.Addr) bool {
-		return !slices.ContainsFunc(n.Blocks, func(b netip.Prefix) bool { return b.Contains(addr) })
-	})
-}
-
-// tellFenced says, once each, which containers have an address of a block that this host has lost. They are left alone:
-// who may have what they have is the store's say, and ending them is not ours. The session is locked.
-func (s *session) tellFenced() {
-	before := s.fenced
-	s.fenced = map[plan.Key]bool{}
-	for _, a := range s.table.all() {
-		i := networkIndex(s.networks, a.Network)
-		if i < 0 || !isFenced(a, s.networks[i]) {
-			continue
-		}
-		s.fenced[a.Key] = true
-		if !before[a.Key] {
-			s.o.deps.Log.Error("a container has an address of a block that this host does not hold any more; others do not reach it; start it anew",
-				"container", a.Owner, "network", a.Network, "addr", a.Addr, "err", s.cluster.Problem)
-		}
-	}
 }
 
 // errNotShared is returned for what only a shared store can do.
@@ -229,23 +206,12 @@ func (o *Overlay) changeShared(ctx context.Context, change func(context.Context,
 	if err := change(ctx, s, o.store.(store.Shared)); err != nil {
 		return err
 	}
-	bound := time.NewTimer(startWait)
-	defer bound.Stop()
-	for {
-		s.mu.Lock()
-		ok, taken := done(s), s.taken
-		s.mu.Unlock()
-		if ok {
-			return nil
-		}
-		select {
-		case <-taken:
-		case <-bound.C:
-			return errors.New("the store has taken it, but this host has not heard of it yet")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	bounded, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	if s.until(bounded, func() bool { return done(s) }) != nil {
+		return cmp.Or(ctx.Err(), errors.New("the store has taken it, but this host has not heard of it yet"))
 	}
+	return nil
 }
 
 func (o *Overlay) createShared(ctx context.Context, n Network) error {

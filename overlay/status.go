@@ -3,6 +3,8 @@ package overlay
 import (
 	"maps"
 	"net/netip"
+
+	"github.com/fairlead-dev/fairlead/overlay/probe"
 )
 
 // NetworkStatus is one network as `fairlead net ls` shows it.
@@ -21,6 +23,8 @@ type NetworkStatus struct {
 	Allow       []string       `json:"allow,omitempty"`
 	Host        string         `json:"host"`
 	Fault       string         `json:"fault,omitempty"` // why it is not served
+	// Fixed are the parts of the CIDRs whose addresses move between hosts.
+	Fixed []netip.Prefix `json:"fixed,omitempty"`
 	// Fenced are containers with an address of a block that is another host's now.
 	Fenced []string `json:"fenced,omitempty"`
 }
@@ -32,6 +36,10 @@ type PeerStatus struct {
 	Blocks  []netip.Prefix `json:"blocks"`
 	Path    string         `json:"path"`
 	Silent  bool           `json:"silent,omitempty"` // its agent is not heard of
+	// RTT is of the last answer on the path, in seconds; 0: none yet. MTU is the largest packet that passes, in bytes.
+	RTT     float64 `json:"rtt_seconds,omitempty"`
+	MTU     int     `json:"mtu"`
+	Problem string  `json:"problem,omitempty"` // what probes show to be wrong
 }
 
 // Networks gives the networks of this host; none while the overlay is not up.
@@ -53,7 +61,7 @@ func (o *Overlay) Networks() []NetworkStatus {
 			fenced[a.Network] = append(fenced[a.Network], a.Owner)
 		}
 	}
-	silent := map[string]bool{}
+	silent, states := map[string]bool{}, s.prober.States()
 	for _, p := range cluster.Peers {
 		silent[p.Name] = p.Silent
 	}
@@ -66,15 +74,20 @@ func (o *Overlay) Networks() []NetworkStatus {
 		if n.Open {
 			st.Host = "allow"
 		}
+		for _, shared := range cluster.Networks {
+			if shared.Name == n.Name {
+				st.Fixed = shared.FixedRanges()
+			}
+		}
 		if n.Underlay.Addr.IsValid() {
 			st.Device = n.Device()
 		}
 		for _, p := range n.Peers {
-			path := "vxlan"
-			if p.Direct != "" {
-				path = "direct"
-			}
-			st.Peers = append(st.Peers, PeerStatus{Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: path, Silent: silent[p.Name]})
+			path, state := pathOf(p), states[p.Name]
+			st.Peers = append(st.Peers, PeerStatus{
+				Name: p.Name, Address: p.VTEP.Addr, Blocks: p.Blocks, Path: path.String(), Silent: silent[p.Name],
+				RTT: state.Ways[path].RTT.Seconds(), MTU: mtuOf(p, n.MTU), Problem: state.Problem(path == probe.Direct),
+			})
 		}
 		out = append(out, st)
 	}

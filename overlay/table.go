@@ -151,6 +151,35 @@ func (t *table) take(a plan.Attachment) (plan.Attachment, error) {
 	return a, nil
 }
 
+// keep gives the key of a addresses that are of no block of this host (any more), so that nobody else is given them.
+func (t *table) keep(a plan.Attachment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.pools[a.Network]
+	if !ok {
+		return
+	}
+	p.four.Keep(a.Addr, a.Key.String())
+	if p.six != nil && a.Addr6.IsValid() {
+		p.six.Keep(a.Addr6, a.Key.String())
+	}
+}
+
+// taken gives all addresses of a network that somebody has, those too that wait until their links have gone.
+func (t *table) taken(network string) (list []netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.pools[network]
+	if !ok {
+		return nil
+	}
+	list = slices.AppendSeq(list, p.four.Taken())
+	if p.six != nil {
+		list = slices.AppendSeq(list, p.six.Taken())
+	}
+	return list
+}
+
 func takeFrom(p *ipam.Pool, fixed netip.Addr, key plan.Key) (netip.Addr, error) {
 	if fixed.IsValid() {
 		return fixed, p.TakeAddr(fixed, key.String())

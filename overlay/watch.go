@@ -23,7 +23,7 @@ func (s *session) watch(ctx context.Context) error {
 		if c.Settings || c.Lost {
 			poke(s.others)
 		}
-		if c.Found.IsValid() && s.isPeer(c.Found) {
+		if c.Found.IsValid() && s.isPeer(c.Found) || c.Neigh.IsValid() && s.isPeer(c.Neigh) {
 			poke(s.found)
 		}
 	})
@@ -43,17 +43,29 @@ func (s *session) concerns(c kernel.Change) bool {
 		renamed := c.LinkSet.Group == plan.Group && !strings.HasPrefix(c.LinkSet.Name, plan.LinkPrefix)
 		return attached && differs || renamed || strings.HasPrefix(c.LinkSet.Name, plan.VXLANPrefix)
 	case c.Route.IsValid():
-		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr())
+		return !c.Route.IsSingleIP() || s.table.has(c.Route.Addr()) || s.isPeers(c.Route)
+	}
+	if c.Leads.IsValid() { // perhaps as we set it ourselves
+		return s.anyPeer(func(p plan.Peer) bool { return p.VTEP.MAC.LinkLocal() == c.Neigh && p.VTEP.Addr != c.Leads })
 	}
 	return s.table.has(c.Neigh) || s.isPeer(c.Neigh)
 }
 
 func (s *session) isPeer(addr netip.Addr) bool {
+	return s.anyPeer(func(p plan.Peer) bool { return p.VTEP.Has(addr) })
+}
+
+func (s *session) anyPeer(is func(plan.Peer) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.networks, func(n plan.Network) bool {
-		return slices.ContainsFunc(n.Peers, func(p plan.Peer) bool { return p.VTEP.Has(addr) })
-	})
+	return slices.ContainsFunc(s.networks, func(n plan.Network) bool { return slices.ContainsFunc(n.Peers, is) })
+}
+
+// isPeers tells whether a single address is a peer's.
+func (s *session) isPeers(single netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.singles[single]
 }
 
 func (s *session) endVanished(ctx context.Context, name string) {

@@ -56,6 +56,7 @@ type family struct {
 	help   string
 	typ    Type
 	series map[string]series // by rendered labels
+	each   func() []Sample   // nil: series
 }
 
 type series struct {
@@ -93,6 +94,17 @@ func (r *Registry) Gauge(name, help string, labels ...Label) *Gauge {
 func (r *Registry) Func(name, help string, typ Type, read func() float64, labels ...Label) {
 	r.Forget(name, labels...)
 	r.series(name, help, typ, labels, func() series { return series{read: read} })
+}
+
+// Each registers a family whose samples are made when they are asked for: for what comes and goes, and of which there
+// may be thousands. read must be quick and safe for concurrent use; a second call with the same name replaces it.
+func (r *Registry) Each(name, help string, typ Type, read func() []Sample) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.families == nil {
+		r.families = map[string]*family{}
+	}
+	r.families[name] = &family{help: help, typ: typ, each: read}
 }
 
 // Forget removes one series. It succeeds when there is none.
@@ -159,6 +171,9 @@ func (r *Registry) Families() []Family {
 		for _, k := range sortedKeys(f.series) {
 			s := f.series[k]
 			fam.Samples = append(fam.Samples, Sample{s.labels, s.value()})
+		}
+		if f.each != nil {
+			fam.Samples = f.each()
 		}
 		if len(fam.Samples) > 0 {
 			out = append(out, fam)

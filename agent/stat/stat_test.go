@@ -115,3 +115,17 @@ func TestCountingDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestSamplesThatAreMadeWhenAskedForComeAndGo(t *testing.T) {
+	t.Parallel()
+	var r Registry
+	var now []Sample
+	r.Each("fairlead_peers", "Peers.", TypeGauge, func() []Sample { return now })
+	if got := r.Families(); len(got) != 0 {
+		t.Fatalf("a family without samples: %+v", got)
+	}
+	now = []Sample{{Labels: []Label{{"peer", "web2"}}, Value: 1}}
+	if got := r.Families(); len(got) != 1 || got[0].Samples[0].Value != 1 || got[0].Type != TypeGauge {
+		t.Fatalf("%+v", got)
+	}
+}

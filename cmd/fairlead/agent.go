@@ -147,7 +147,7 @@ func newDaemon(f File, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	if d.logship, err = logship.New(f.Logship, logship.Deps{
-		Log: part("logship"), Stat: stats, State: logshipState, Host: f.Node.Name, Inventory: d.inventory, Descriptors: budget.Holder("logship", 30),
+		Log: part("logship"), Stat: stats, State: logshipState, Host: f.Node.Name, Root: f.root(), Inventory: d.inventory, Descriptors: budget.Holder("logship", 30),
 	}); err != nil {
 		return nil, err
 	}

@@ -12,26 +12,33 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay"
 )
 
-const netHelp = `fairlead net ls | ports | create NAME | rm NAME | leave | forget-node NAME
+const netHelp = `fairlead net ls | check [PEER] | ports | create NAME | rm NAME | leave | forget-node NAME | take ADDRESS
 
   ls           networks of this host: addresses, blocks, and the peers that each reaches
+  check [PEER] each path to a peer, or to all: what is lost, where, why, and what helps; exit 1 when something is wrong
   ports        who has which port of the host: containers of ours, Docker's, processes
   create NAME  make a network and keep it; containers join it by a conflist with its name. Store etcd: on all hosts
   rm NAME      take it away; refused while containers are on it
   leave        store etcd: give this host's address blocks back, before it is taken out of service
   forget-node NAME  store etcd: give back the blocks of a host that is gone for good; refused while it is alive
+  take ADDRESS store etcd: have an address of a fixed range on this host, for the container that will ask for it
 
 Networks are isolated from each other and from the host unless --allow and --host say otherwise. Examples:
 
   fairlead net create blue --cidr 10.42.0.0/16 --cidr6 fd42::/48 --vni 42 --allow green
+  fairlead net check web2
   fairlead net ports
-  fairlead net forget-node web7`
+  fairlead net forget-node web7
+  fairlead net take 10.42.240.5 --take-over`
 
 func runNet(e env, args []string) error {
 	f := newFlags(e, "net", netHelp).client()
 	var n overlay.Network
 	f.TextVar(&n.CIDR, "cidr", netip.Prefix{}, "create: IPv4 addresses of the network, such as 10.42.0.0/16")
 	f.TextVar(&n.CIDR6, "cidr6", netip.Prefix{}, "create: IPv6 addresses, such as fd42::/48; without it IPv4 only")
+	f.TextVar(&n.Fixed, "fixed", overlay.FixedRange{}, "create: store etcd: part of cidr whose addresses move between hosts, or none; default: the last sixteenth")
+	f.TextVar(&n.Fixed6, "fixed6", overlay.FixedRange{}, "create: the same of cidr6")
+	takeOver := f.Bool("take-over", false, "take: from a host that is silent, too")
 	vni := f.Uint("vni", 0, "create: VXLAN network identifier, 1 to 16777215")
 	f.IntVar(&n.MTU, "mtu", 0, "create: bytes; 0: what the underlay allows")
 	f.StringVar(&n.Host, "host", "deny", "create: `deny` or allow containers to reach the host's own services")
@@ -42,15 +49,21 @@ func runNet(e env, args []string) error {
 	}
 	var given []string
 	f.Visit(func(g *flag.Flag) { given = append(given, g.Name) })
-	if len(words) == 0 || !slices.Contains([]string{"ls", "ports", "create", "rm", "leave", "forget-node"}, words[0]) {
-		return misuse("expected ls, ports, create, rm, leave or forget-node, see --help")
+	if len(words) > 0 && words[0] == "check" {
+		return f.netCheck(e, words[1:], given)
 	}
-	named := slices.Contains([]string{"create", "rm", "forget-node"}, words[0])
+	if len(words) == 0 || !slices.Contains([]string{"ls", "ports", "create", "rm", "leave", "forget-node", "take"}, words[0]) {
+		return misuse("expected ls, check, ports, create, rm, leave, forget-node or take, see --help")
+	}
+	named := slices.Contains([]string{"create", "rm", "forget-node", "take"}, words[0])
 	if named && len(words) != 2 || !named && len(words) != 1 {
 		return misuse("expected `%s`, see --help", map[bool]string{true: words[0] + " NAME", false: words[0]}[named])
 	}
+	if *takeOver && words[0] != "take" {
+		return misuse("--take-over belongs to take, see --help")
+	}
 	if words[0] != "create" {
-		if i := slices.IndexFunc(given, func(g string) bool { return !slices.Contains([]string{"config", "socket", "json"}, g) }); i >= 0 {
+		if i := slices.IndexFunc(given, func(g string) bool { return !slices.Contains([]string{"config", "socket", "json", "take-over"}, g) }); i >= 0 {
 			return misuse("--%s belongs to create, see --help", given[i])
 		}
 	}
@@ -65,6 +78,9 @@ func runNet(e env, args []string) error {
 		return f.netChange(e, "/v1/networks/leave", overlay.Network{}, "this host has left; it joins again when its agent starts")
 	case "forget-node":
 		return f.netChange(e, "/v1/networks/forget-node", overlay.Network{Name: words[1]}, "node "+words[1]+" forgotten")
+	}
+	if words[0] == "take" {
+		return f.netTake(e, words[1], *takeOver)
 	}
 	n.Name, n.VNI = words[1], uint32(min(*vni, 1<<24))
 	if *allow != "" {
@@ -100,14 +116,17 @@ func (f *flags) netList(e env) error {
 			cidr += "," + n.CIDR6.String()
 		}
 		rows = append(rows, []string{
-			n.Name, cidr, fmt.Sprint(n.VNI), fmt.Sprint(n.MTU), join(n.Blocks), fmt.Sprint(n.Attachments), fmt.Sprint(n.Free), n.Device, strings.Join(n.Allow, ","), n.Host,
+			n.Name, cidr, fmt.Sprint(n.VNI), fmt.Sprint(n.MTU), blocksAndAddresses(n.Blocks), fmt.Sprint(n.Attachments), fmt.Sprint(n.Free), n.Device, strings.Join(n.Allow, ","), n.Host,
 		})
 		for _, p := range n.Peers {
 			state := ""
 			if p.Silent {
 				state = "silent"
 			}
-			peers = append(peers, []string{n.Name, p.Name, p.Address.String(), join(p.Blocks), p.Path, state})
+			if p.Problem != "" {
+				state = p.Problem
+			}
+			peers = append(peers, []string{n.Name, p.Name, p.Address.String(), blocksAndAddresses(p.Blocks), p.Path, state})
 		}
 	}
 	table(e.stdout, "NETWORK CIDR VNI MTU BLOCKS ATTACHED FREE DEVICE ALLOW HOST", rows)
@@ -116,6 +135,9 @@ func (f *flags) netList(e env) error {
 		table(e.stdout, "NETWORK PEER ADDRESS BLOCKS PATH STATE", peers)
 	}
 	for _, n := range networks {
+		if len(n.Fenced) > 0 {
+			fmt.Fprintf(e.stdout, "\nnetwork %s: other hosts have the addresses of these containers now; start them anew: %s\n", n.Name, strings.Join(n.Fenced, ", "))
+		}
 		if n.Fault != "" {
 			fmt.Fprintf(e.stdout, "\nnetwork %s is not served: %s\n", n.Name, n.Fault)
 		}

@@ -32,6 +32,8 @@ func (d *daemon) routes(s *api.Server) {
 	s.Handle("POST /v1/networks/remove", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.RemoveNetwork(ctx, n.Name) }))
 	s.Handle("POST /v1/networks/leave", changeNetwork(func(ctx context.Context, _ overlay.Network) error { return d.overlay.Leave(ctx) }))
 	s.Handle("POST /v1/networks/forget-node", changeNetwork(func(ctx context.Context, n overlay.Network) error { return d.overlay.ForgetNode(ctx, n.Name) }))
+	s.Handle("POST /v1/networks/take", takeRoute(d.overlay))
+	netCheckRoute(s, d.overlay)
 	logsRoutes(s, d.logship)
 	s.Handle("GET /v1/doctor", func(*http.Request) (any, error) { return d.examine(), nil })
 }

@@ -2,12 +2,14 @@
 // is what survives, and fills a Pool again after a restart.
 //
 // An address that was freed rests: fresh ones go first, then the one freed longest ago, so that a late packet for a
-// dead container seldom meets a new one.
+// dead container seldom meets a new one. A block of one address is given to who asks for it by name, and to nobody else.
 package ipam
 
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -25,11 +27,12 @@ func (e *InUseError) Error() string { return fmt.Sprintf("%s is held by %s", e.A
 
 // Pool is the addresses of one network on this host. It is not safe for concurrent use.
 type Pool struct {
-	blocks []netip.Prefix
-	holder map[netip.Addr]string
-	freed  []netip.Addr // oldest first; may hold addresses that were taken again by name
-	fresh  netip.Addr   // next never-used address of blocks[at]
-	at     int
+	blocks  []netip.Prefix
+	singles map[netip.Addr]bool // blocks of one address
+	holder  map[netip.Addr]string
+	freed   []netip.Addr // oldest first; may hold addresses that were taken again by name
+	fresh   netip.Addr   // next never-used address of blocks[at]
+	at      int
 	// resting are those of freed that fresh has yet to pass.
 	resting map[netip.Addr]bool
 }
@@ -37,9 +40,7 @@ type Pool struct {
 // New makes a pool over blocks. The first address after each block's network address is the host's own.
 func New(blocks ...netip.Prefix) *Pool {
 	p := &Pool{holder: map[netip.Addr]string{}}
-	for _, b := range blocks {
-		p.blocks = append(p.blocks, b.Masked())
-	}
+	p.blocks, p.singles = apart(blocks)
 	if len(p.blocks) > 0 {
 		p.fresh = first(p.blocks[0])
 	}
@@ -49,17 +50,15 @@ func New(blocks ...netip.Prefix) *Pool {
 // SetBlocks changes which blocks the host holds. Addresses of a block that it lost stay with who has them, and are
 // given to nobody else.
 func (p *Pool) SetBlocks(blocks ...netip.Prefix) {
-	var now []netip.Prefix
-	for _, b := range blocks {
-		now = append(now, b.Masked())
-	}
+	now, singles := apart(blocks)
+	p.singles = singles
 	if slices.Equal(now, p.blocks) {
 		return
 	}
 	freed := p.freed
 	holder := p.holder
 	*p = *New(now...)
-	p.holder = holder
+	p.holder, p.singles = holder, singles
 	// What was freed rests behind what is fresh, whether or not it has been used in this block.
 	rested := map[netip.Addr]bool{}
 	for _, addr := range freed {
@@ -70,7 +69,31 @@ func (p *Pool) SetBlocks(blocks ...netip.Prefix) {
 	p.resting = rested
 }
 
-// Node gives the host's own address of a block: the one after the network address, or the first of a block of one or two.
+// apart tells blocks of one address from larger ones.
+func apart(blocks []netip.Prefix) (larger []netip.Prefix, singles map[netip.Addr]bool) {
+	singles = map[netip.Addr]bool{}
+	for _, b := range blocks {
+		if b.IsSingleIP() {
+			singles[b.Addr()] = true
+		} else {
+			larger = append(larger, b.Masked())
+		}
+	}
+	return larger, singles
+}
+
+// Keep says that owner has an address, which may be of no block of this host (any more): nobody else is given it.
+func (p *Pool) Keep(addr netip.Addr, owner string) {
+	if _, taken := p.holder[addr]; !taken {
+		p.holder[addr] = owner
+	}
+}
+
+// Taken gives all addresses that somebody has, in no order.
+func (p *Pool) Taken() iter.Seq[netip.Addr] { return maps.Keys(p.holder) }
+
+// Node gives the host's own address of a block: the one after the network address, or the first of a block of two. Of a
+// block of one there is none that is not a container's.
 func Node(block netip.Prefix) netip.Addr {
 	block = block.Masked()
 	if block.Bits() >= block.Addr().BitLen()-1 {
@@ -98,7 +121,7 @@ func (p *Pool) Take(owner string) (netip.Addr, error) {
 			return addr, nil
 		}
 	}
-	if len(p.blocks) == 0 {
+	if len(p.blocks) == 0 { // single addresses are asked for by name
 		return netip.Addr{}, fmt.Errorf("%w: this host holds no block of it", ErrExhausted)
 	}
 	for len(p.freed) > 0 {
@@ -118,11 +141,9 @@ func (p *Pool) TakeAddr(addr netip.Addr, owner string) error {
 	if holder, taken := p.holder[addr]; taken && holder != owner {
 		return &InUseError{addr, holder}
 	}
-	for _, b := range p.blocks {
-		if usable(b, addr) {
-			p.holder[addr] = owner
-			return nil
-		}
+	if p.singles[addr] || slices.ContainsFunc(p.blocks, func(b netip.Prefix) bool { return usable(b, addr) }) {
+		p.holder[addr] = owner
+		return nil
 	}
 	return fmt.Errorf("%s is not an address for containers in this host's blocks %v", addr, p.blocks)
 }

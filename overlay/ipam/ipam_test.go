@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -131,5 +132,38 @@ func TestBlocksComeAndGoAndNoAddressIsGivenTwice(t *testing.T) {
 	p.SetBlocks()
 	if _, err := p.Take("d"); !errors.Is(err, ErrExhausted) || p.Used() != 0 {
 		t.Errorf("without a block: %v, used %d", err, p.Used())
+	}
+}
+
+func TestASingleAddressIsGivenByNameOnlyAndIsNobodysOwn(t *testing.T) {
+	t.Parallel()
+	single := netip.MustParseAddr("10.42.240.5")
+	p := New(netip.MustParsePrefix("10.42.1.0/29"), netip.PrefixFrom(single, 32))
+	for range 2 {
+		if err := p.TakeAddr(single, "db"); err != nil {
+			t.Fatal(err)
+		}
+		if p.Used() != 0 || p.Size() != 5 || !slices.Contains(slices.Collect(p.Taken()), single) {
+			t.Errorf("used %d of %d", p.Used(), p.Size())
+		}
+		p.Free(single, "db")
+	}
+	for range 5 {
+		if addr, err := p.Take("c"); err != nil || addr == single {
+			t.Fatalf("took %s, %v", addr, err)
+		}
+	}
+	if addr, err := p.Take("c"); !errors.Is(err, ErrExhausted) {
+		t.Errorf("who asks for any was given %s", addr)
+	}
+	p.SetBlocks(netip.MustParsePrefix("10.42.1.0/29"))
+	if err := p.TakeAddr(single, "db"); err == nil {
+		t.Error("it was given after it was lost")
+	}
+	p.Keep(single, "db")
+	p.SetBlocks(netip.MustParsePrefix("10.42.1.0/29"), netip.PrefixFrom(single, 32))
+	var inUse *InUseError
+	if err := p.TakeAddr(single, "web"); !errors.As(err, &inUse) || inUse.Owner != "db" {
+		t.Errorf("somebody has it, and another was told %v", err)
 	}
 }

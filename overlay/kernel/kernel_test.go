@@ -75,7 +75,7 @@ func blue() plan.Network {
 		Underlay: plan.VTEP{Addr: netip.MustParseAddr("192.0.2.11"), MAC: plan.VTEPMAC("web1", 42)},
 		Peers: []plan.Peer{
 			{Name: "web2", VTEP: plan.VTEP{Addr: netip.MustParseAddr("192.0.2.12"), MAC: plan.VTEPMAC("web2", 42)}, Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::/64")}},
-			{Name: "web3", VTEP: plan.VTEP{Addr: netip.MustParseAddr("192.0.2.13"), MAC: plan.VTEPMAC("web3", 42)}, Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24"), netip.MustParsePrefix("10.42.4.0/24")}},
+			{Name: "web3", VTEP: plan.VTEP{Addr: netip.MustParseAddr("192.0.2.13"), MAC: plan.VTEPMAC("web3", 42)}, Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24"), netip.MustParsePrefix("10.42.4.0/24"), netip.MustParsePrefix("10.42.240.5/32")}, Lost: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24"), netip.MustParsePrefix("fd42:0:0:2::7/128")}},
 		},
 	}
 }

@@ -197,6 +197,9 @@ func routeMessage(typ, flags uint16, index int, r plan.Route) message {
 		m.attr(unix.RTA_PREFSRC, r.Src.AsSlice())
 	}
 	m.attr32(unix.RTA_OIF, uint32(index))
+	if r.MTU > 0 {
+		m.nest(unix.RTA_METRICS, func() { m.attr32(unix.RTAX_MTU, uint32(r.MTU)) })
+	}
 	return m
 }
 

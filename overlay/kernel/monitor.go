@@ -16,13 +16,14 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 )
 
-// Change is one thing that happened in the kernel to what may be ours. Exactly one of the fields says what; a neighbour
+// Change is one thing that happened in the kernel to what may be ours. One of the fields says what; a neighbour
 // that somebody set is Neigh and Found.
 type Change struct {
 	LinkGone string       // one of our links disappeared
 	LinkSet  plan.Link    // one of our links changed: its name, MTU, group, MAC and whether it is up
 	Route    netip.Prefix // a route of ours was removed, or somebody replaced one
 	Neigh    netip.Addr   // a neighbour entry or a forwarding entry was removed or set; the address it was for or led to
+	Leads    netip.Addr   // with Neigh, of a forwarding entry that was set: where it leads
 	Found    netip.Addr   // a host of a segment was found there, anew or with another MAC, or was not
 	Settings bool         // an address, a sysctl, or the nftables rules of somebody changed
 	Lost     bool         // events were lost, or the watch has just begun: anything may have happened
@@ -105,13 +106,14 @@ func (c *Conn) routeChange(m netlink.Message) (Change, bool) {
 		return linkChange(m)
 	case unix.RTM_DELROUTE:
 		change, ours := routeOf(m.Data)
-		return change, ours
+		return change, ours && m.Header.PID != c.pid
 	case unix.RTM_NEWROUTE:
 		change, ours := routeOf(m.Data)
 		replaced := m.Header.Flags&unix.NLM_F_REPLACE != 0 && m.Header.PID != c.pid
 		return change, replaced && (ours || change.Route.IsSingleIP() || byHand(m.Data))
 	case unix.RTM_DELNEIGH:
-		return neighOf(m.Data)
+		change, ok := neighOf(m.Data)
+		return change, ok && m.Header.PID != c.pid
 	case unix.RTM_NEWNEIGH:
 		change, ok := neighOf(m.Data)
 		switch {
@@ -207,6 +209,9 @@ func fdbSet(b []byte) (Change, bool) {
 	attributes(b, ndLen, func(typ uint16, data []byte) {
 		if typ == unix.NDA_LLADDR && len(data) == 6 {
 			c.Neigh = mac(data).LinkLocal()
+		}
+		if a, ok := netip.AddrFromSlice(data); ok && typ == unix.NDA_DST {
+			c.Leads = a
 		}
 	})
 	return c, c.Neigh.IsValid()

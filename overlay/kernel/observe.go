@@ -89,7 +89,7 @@ func (c *Conn) routes(names map[int]string) ([]plan.Route, error) {
 	for _, r := range list {
 		route := plan.Route{
 			Dst: destination(r), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: names[r.LinkIndex],
-			Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src),
+			Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src), MTU: r.MTU,
 		}
 		if route.Unreachable {
 			route.Dev = "" // IPv6 shows lo

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables/binaryutil"
@@ -36,18 +37,28 @@ func expressions(r plan.Rule) []expr.Any {
 		return rule(iifGroup(r.Group), f.only(),
 			&expr.Fib{Register: reg1, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
 			equal([]byte{0}), etherAndSource(f), lookup("direct", true), drop())
+	case plan.NoDisowned:
+		return rule(iifGroup(r.Group), f.only(), etherAndSource(f), lookup("disowned"+f.suffix, false), drop())
 	case plan.NoOutsiders:
-		parts := rule(notOurs(), notLoopback(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false))
+		parts := rule(notLoopback(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false))
 		if !r.V6 {
 			parts = rule(parts, ether(), etherAndSource(f), lookup("direct", true))
 		}
 		return rule(parts, drop())
 	case plan.NoPlainOutsiders:
-		return rule(notOurs(), notLoopback(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false), notEther(), drop())
+		return rule(notLoopback(), notEther(), f.only(), f.source(reg1), lookup("overlay"+f.suffix, false), drop())
 	case plan.NoForeignVXLAN:
-		return rule(f.only(), l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
-			port(reg1), &expr.Payload{DestRegister: r0 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
-			lookup("tunnels", false), f.source(reg1), lookup("vteps"+f.suffix, true), drop())
+		return rule(ourVXLAN(), drop())
+	case plan.TakePeersVXLAN:
+		return rule(f.only(), f.source(reg1), lookup("vteps"+f.suffix, false), &expr.Notrack{}, verdict(expr.VerdictAccept))
+	case plan.UntrackVXLAN:
+		return rule(ourVXLAN(), &expr.Notrack{})
+	case plan.Turn:
+		when := iifGroup(r.Group)
+		if r.Group == 0 {
+			when = ourVXLAN()
+		}
+		return rule(when, &expr.Verdict{Kind: expr.VerdictGoto, Chain: r.To})
 	case plan.NoLoopback:
 		return rule(iifGroup(r.Group), f.only(), f.destination(reg1), loopbackNet(), equal([]byte{127, 0, 0, 0}), drop())
 	case plan.PassKnown:
@@ -55,12 +66,22 @@ func expressions(r plan.Rule) []expr.Any {
 	case plan.PassForwarded:
 		return rule(conntrack(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))
 	case plan.Isolate:
-		return rule(f.only(), f.destination(reg1), lookup("overlay"+f.suffix, false),
-			f.source(reg1), f.destination(r0+f.words()), lookup("pairs"+f.suffix, true), drop())
+		return rule(f.only(), f.destination(reg1), lookup("overlay"+f.suffix, false), drop())
+	case plan.PassPair:
+		return rule(f.only(), f.source(reg1), f.destination(r0+f.words()), lookup("pairs"+f.suffix, false), verdict(expr.VerdictAccept))
 	case plan.PassToDoor:
 		return rule(iifGroup(r.Group), f.only(), f.destination(reg1), equal(f.gateway.AsSlice()), verdict(expr.VerdictAccept))
 	case plan.PassOpen:
 		return rule(iifGroup(r.Group), f.only(), f.source(reg1), lookup("open"+f.suffix, false), verdict(expr.VerdictAccept))
+	case plan.PassProbe:
+		return rule(iifGroup(r.Group), f.only(), ttl(255), icmpType(8), verdict(expr.VerdictAccept))
+	case plan.PassAnswer:
+		return rule(iifGroup(r.Group), f.only(), icmpType(0), probeID(), verdict(expr.VerdictAccept))
+	case plan.RefuseProbe:
+		return rule(f.only(), ttl(255), f.source(reg1), lookup("overlay"+f.suffix, false), l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
+			port(reg1), equal(binary.BigEndian.AppendUint16(nil, plan.ProbePort)), &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable})
+	case plan.UntrackAnswer:
+		return rule(f.only(), icmpType(0), probeID(), f.source(reg1), lookup("overlay"+f.suffix, false), &expr.Notrack{})
 	case plan.Drop:
 		return rule(iifGroup(r.Group), drop())
 	case plan.ForwardOn:
@@ -99,7 +120,22 @@ func group(key expr.MetaKey, g uint32) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: reg1}, equal(binaryutil.NativeEndian.PutUint32(g))}
 }
 
-func iifGroup(g uint32) []expr.Any { return group(expr.MetaKeyIIFGROUP, g) }
+// iifGroup matches packets from links of a group; 0: from any.
+func iifGroup(g uint32) []expr.Any {
+	if g == 0 {
+		return nil
+	}
+	return group(expr.MetaKeyIIFGROUP, g)
+}
+
+// ourVXLAN matches packets to the port and with the identifier (RFC 7348) of one of our networks.
+func ourVXLAN() []expr.Any {
+	return []expr.Any{
+		l4proto(reg1), equal([]byte{unix.IPPROTO_UDP}),
+		port(reg1), &expr.Payload{DestRegister: r0 + 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
+		lookup("tunnels", false),
+	}
+}
 
 func equal(data []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data} }
 
@@ -119,14 +155,6 @@ func notEther() []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: reg1},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)},
 	}
-}
-
-func notOurs() []expr.Any {
-	out := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: reg1}}
-	for _, g := range []uint32{plan.Group, plan.RetiredGroup, plan.TunnelGroup} {
-		out = append(out, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(g)})
-	}
-	return out
 }
 
 // notLoopback: lo is the first device of every network namespace.
@@ -170,6 +198,28 @@ func l4proto(reg uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyL4PROTO, 
 // port loads the destination port, which TCP, UDP and SCTP have at the same place.
 func port(reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+}
+
+// portUnreachable is a code of ICMP's "destination unreachable" (RFC 792).
+const portUnreachable = 3
+
+func ttl(n byte) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 1}, equal([]byte{n})}
+}
+
+// icmpType matches ICMP messages of a type (RFC 792).
+func icmpType(n byte) []expr.Any {
+	return []expr.Any{
+		l4proto(reg1), equal([]byte{unix.IPPROTO_ICMP}),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Len: 1}, equal([]byte{n}),
+	}
+}
+
+// probeID matches echoes of probes; the identifier is behind type, code and checksum.
+func probeID() []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2}, equal(binary.BigEndian.AppendUint16(nil, plan.ProbeID)),
+	}
 }
 
 // only matches packets of the family.

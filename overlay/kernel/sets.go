@@ -51,6 +51,7 @@ func ourSets() []*nftables.Set {
 			&nftables.Set{Name: "overlay" + f.suffix, KeyType: f.addr, Interval: true},
 			&nftables.Set{Name: "pairs" + f.suffix, KeyType: concat(f.addr, f.addr), Interval: true, Concatenation: true},
 			&nftables.Set{Name: "open" + f.suffix, KeyType: f.addr, Interval: true},
+			&nftables.Set{Name: "disowned" + f.suffix, KeyType: concat(nftables.TypeEtherAddr, f.addr), Interval: true, Concatenation: true},
 			&nftables.Set{Name: "hairpin" + f.suffix, KeyType: concat(f.addr, f.addr), Concatenation: true},
 			&nftables.Set{Name: "on" + f.suffix, KeyType: concat(f.addr, proto, port), DataType: concat(f.addr, port), IsMap: true, Concatenation: true},
 			&nftables.Set{Name: "any" + f.suffix, KeyType: concat(proto, port), DataType: concat(f.addr, port), IsMap: true, Concatenation: true},
@@ -114,11 +115,17 @@ func encodeElements(e plan.Elements) map[string][]nftables.SetElement {
 		set := "vteps" + familyOf(a).suffix
 		out[set] = append(out[set], nftables.SetElement{Key: a.AsSlice()})
 	}
-	for _, d := range e.Direct {
+	macBlock := func(set string, d plan.MACBlock) {
 		mac := append(d.MAC[:], 0, 0)
-		out["direct"] = append(out["direct"], nftables.SetElement{
+		out[set] = append(out[set], nftables.SetElement{
 			Key: slices.Concat(mac, d.Block.Addr().AsSlice()), KeyEnd: slices.Concat(mac, last(d.Block).AsSlice()),
 		})
+	}
+	for _, d := range e.Direct {
+		macBlock("direct", d)
+	}
+	for _, d := range e.Disowned {
+		macBlock("disowned"+familyOf(d.Block.Addr()).suffix, d)
 	}
 	return out
 }
@@ -162,9 +169,9 @@ func decode(t *plan.Table, set string, elements []nftables.SetElement) {
 		case "vteps":
 			t.VTEPs = append(t.VTEPs, ip(e.Key))
 		case "direct":
-			d := plan.MACBlock{Block: spanning(e.Key[8:], e.KeyEnd[8:])}
-			copy(d.MAC[:], e.Key)
-			t.Direct = append(t.Direct, d)
+			t.Direct = append(t.Direct, macBlock(e))
+		case "disowned":
+			t.Disowned = append(t.Disowned, macBlock(e))
 		case "pairs":
 			t.Pairs = append(t.Pairs, plan.Pair{From: spanning(e.Key[:n], e.KeyEnd[:n]), To: spanning(e.Key[n:], e.KeyEnd[n:])})
 		case "hairpin":
@@ -185,6 +192,12 @@ func decode(t *plan.Table, set string, elements []nftables.SetElement) {
 	case "open":
 		t.Open = append(t.Open, prefixes(elements)...)
 	}
+}
+
+func macBlock(e nftables.SetElement) plan.MACBlock {
+	d := plan.MACBlock{Block: spanning(e.Key[8:], e.KeyEnd[8:])}
+	copy(d.MAC[:], e.Key)
+	return d
 }
 
 // forward reads the rest of a key, protocol and port, and a value, address and port.

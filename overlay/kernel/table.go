@@ -15,20 +15,26 @@ func ourTable() *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyINet, Name: plan.TableName}
 }
 
-// ourChains gives the base chains; nft(8), "Chains", has the order in which hooks and priorities are met.
+// ourChains gives the base chains and those that they turn to; nft(8), "Chains", has the order in which hooks and
+// priorities are met.
 func ourChains() []*nftables.Chain {
 	accept := nftables.ChainPolicyAccept
 	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
 		return &nftables.Chain{Table: ourTable(), Name: name, Type: typ, Hooknum: hook, Priority: prio, Policy: &accept}
 	}
-	return []*nftables.Chain{
+	out := []*nftables.Chain{
 		chain(plan.ChainAntispoof, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw),
 		chain(plan.ChainPorts, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
 		chain(plan.ChainOwnPorts, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
 		chain(plan.ChainShield, nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter),
 		chain(plan.ChainIsolate, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter),
 		chain(plan.ChainLeave, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
+		chain(plan.ChainUntrack, nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw),
 	}
+	for _, name := range []string{plan.ChainContainers, plan.ChainPeers, plan.ChainOuter, plan.ChainHostContainers, plan.ChainHostPeers} {
+		out = append(out, &nftables.Chain{Table: ourTable(), Name: name})
+	}
+	return out
 }
 
 // replacing is held while a table is made: the library numbers sets by a global that it does not guard.

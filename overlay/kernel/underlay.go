@@ -69,6 +69,21 @@ func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
 	return Underlay{}, fmt.Errorf("no device of this host has the address %s; set node.address to one that it has", want)
 }
 
+// PathMTU gives what the kernel knows of the largest packet to a host, by its routes and by what routers have answered;
+// 0 when it knows nothing but its own device.
+func (c *Conn) PathMTU(to netip.Addr) (int, error) {
+	routes, err := c.nl.RouteGet(to.AsSlice())
+	if err != nil {
+		return 0, fmt.Errorf("find the route to %s: %w", to, err)
+	}
+	for _, r := range routes {
+		if r.MTU > 0 {
+			return r.MTU, nil
+		}
+	}
+	return 0, nil
+}
+
 func underlay(l netlink.Link, a netlink.Addr) Underlay {
 	return Underlay{l.Attrs().Name, addr(a.IP), l.Attrs().MTU, netPrefix(a.IPNet).Masked()}
 }

@@ -16,6 +16,8 @@ type Elements struct {
 	// send for which addresses, for peers that are on the same segment.
 	VTEPs  []netip.Addr
 	Direct []MACBlock
+	// Disowned says which VTEP may no longer send for which addresses: others have them.
+	Disowned []MACBlock
 }
 
 // missingFrom gives what e has and have has not; reversed, the other way round.
@@ -25,7 +27,7 @@ func (e Elements) missingFrom(have Elements, reversed bool) Elements {
 	}
 	return Elements{
 		without(e.Links, have.Links), without(e.Forwards, have.Forwards), without(e.Hairpins, have.Hairpins),
-		without(e.VTEPs, have.VTEPs), without(e.Direct, have.Direct),
+		without(e.VTEPs, have.VTEPs), without(e.Direct, have.Direct), without(e.Disowned, have.Disowned),
 	}
 }
 
@@ -38,7 +40,7 @@ func without[T comparable](list, others []T) []T {
 }
 
 func (e Elements) empty() bool {
-	return len(e.Links)+len(e.Forwards)+len(e.Hairpins)+len(e.VTEPs)+len(e.Direct) == 0
+	return len(e.Links)+len(e.Forwards)+len(e.Hairpins)+len(e.VTEPs)+len(e.Direct)+len(e.Disowned) == 0
 }
 
 // elementsOf gives those of one attachment.
@@ -72,6 +74,9 @@ func (e Elements) lines(verb string) string {
 	}
 	for _, d := range e.Direct {
 		line("direct", "%s . %s", d.MAC, d.Block)
+	}
+	for _, d := range e.Disowned {
+		line("disowned"+map[bool]string{true: "4", false: "6"}[d.Block.Addr().Is4()], "%s . %s", d.MAC, d.Block)
 	}
 	return strings.Join(out, "\n")
 }

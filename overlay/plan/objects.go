@@ -76,6 +76,7 @@ type Route struct {
 	Via         netip.Addr // next hop; invalid for routes of scope link
 	OnLink      bool
 	Src         netip.Addr // source of packets from the host itself
+	MTU         int        // bytes; 0: the device's
 }
 
 func (r Route) String() string {
@@ -96,6 +97,9 @@ func (r Route) String() string {
 	}
 	if r.Src.IsValid() {
 		fmt.Fprintf(&b, " src %s", r.Src)
+	}
+	if r.MTU > 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	fmt.Fprintf(&b, " proto %d", Protocol)
 	return b.String()

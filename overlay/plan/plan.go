@@ -85,6 +85,9 @@ func (m MAC) LinkLocal() netip.Addr {
 type Host struct {
 	Networks    []Network
 	Attachments []Attachment
+	// Withdrawn are addresses of attachments that this host has lost to others: nothing leads to them here, so that packets
+	// for them go to who has them now, and what the containers send is dropped.
+	Withdrawn map[netip.Addr]bool
 }
 
 // Network is one overlay network as this host takes part in it.
@@ -134,14 +137,33 @@ type Peer struct {
 	Name   string
 	VTEP   VTEP
 	Blocks []netip.Prefix
-	// Direct is the device behind which the peer is on the same segment, with its MAC there: packets for its IPv4 blocks
-	// go there plainly. Empty: by VXLAN.
-	Direct string
-	MAC    MAC
+	// Lost are blocks of others that it may still believe to hold: what it sends from there is dropped.
+	Lost []netip.Prefix
+	// Near is the device behind which the peer is on the same segment, with its MAC there: what it sends plainly from its
+	// IPv4 blocks is taken, whichever way we have chosen. Empty: only by VXLAN.
+	Near string
+	MAC  MAC
+	// Direct: packets for its IPv4 blocks go plainly.
+	Direct bool
+	// MTU is what its path carries by VXLAN, DirectMTU plainly, in bytes; 0: as much as the device.
+	MTU, DirectMTU int
 }
 
 // isDirect tells whether packets for block go plainly.
-func (p Peer) isDirect(block netip.Prefix) bool { return p.Direct != "" && block.Addr().Is4() }
+func (p Peer) isDirect(block netip.Prefix) bool {
+	return p.Near != "" && p.Direct && block.Addr().Is4()
+}
+
+// mtu is that of the routes to block; 0: the device's. IPv6 knows none below 1280 (RFC 8200, section 5).
+func (p Peer) mtu(block netip.Prefix) int {
+	switch {
+	case p.isDirect(block):
+		return p.DirectMTU
+	case p.MTU > 0 && block.Addr().Is6():
+		return max(p.MTU, 1280)
+	}
+	return p.MTU
+}
 
 // hops gives the next hops of all its blocks, each once.
 func (p Peer) hops() []netip.Addr {

@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -136,19 +134,38 @@ func wantRoutes(want Host) []Route {
 			out = append(out, Route{Dst: cidr, Unreachable: true})
 		}
 		for _, p := range n.Peers {
-			for _, block := range p.Blocks {
-				if p.isDirect(block) {
-					out = append(out, Route{Dst: block, Dev: p.Direct, Via: p.VTEP.Addr, Src: n.NodeOf(block)})
-				} else {
-					out = append(out, Route{Dst: block, Dev: n.Device(), Via: p.VTEP.hop(block), OnLink: true, Src: n.NodeOf(block)})
-				}
-			}
+			out = append(out, PeerRoutes(n, p)...)
 		}
 	}
 	for _, a := range want.Attachments {
-		out = append(out, HostRoutes(a)...)
+		for _, r := range HostRoutes(a) {
+			if !want.Withdrawn[r.Dst.Addr()] {
+				out = append(out, r)
+			}
+		}
 	}
 	return out
+}
+
+// PeerRoutes are the ways to a peer's containers, one for each block.
+func PeerRoutes(n Network, p Peer) (out []Route) {
+	for _, block := range p.Blocks {
+		r := Route{Dst: block, Dev: n.Device(), Via: p.VTEP.hop(block), OnLink: true, Src: n.NodeOf(block), MTU: p.mtu(block)}
+		if p.isDirect(block) {
+			r.Dev, r.OnLink = p.Near, false
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// Repath gives what leads from one choice of paths to another: one route for each block.
+func Repath(before, now []Network) (steps []Step) {
+	routes := diff(wantRoutes(Host{Networks: now}), wantRoutes(Host{Networks: before}), func(r Route) netip.Prefix { return r.Dst })
+	for _, r := range routes.missing {
+		steps = append(steps, ReplaceRoute{r})
+	}
+	return steps
 }
 
 func wantNeighs(want Host) []Neigh {
@@ -192,10 +209,10 @@ func wantAddrs(want Host) []Addr {
 type difference[T any] struct{ missing, extra []T }
 
 // diff compares by whole value; an extra object whose key is wanted with another value is not listed, because
-// replacing it is enough.
+// replacing it is enough. Both lists keep the order that they came in: sorting thousands costs more than the rest.
 func diff[T, K comparable](want, have []T, key func(T) K) difference[T] {
 	var d difference[T]
-	has, wanted := map[T]bool{}, map[K]bool{}
+	has, wanted := make(map[T]bool, len(have)), make(map[K]bool, len(want))
 	for _, h := range have {
 		has[h] = true
 	}
@@ -210,9 +227,6 @@ func diff[T, K comparable](want, have []T, key func(T) K) difference[T] {
 			d.extra = append(d.extra, h)
 		}
 	}
-	byText := func(a, b T) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }
-	slices.SortFunc(d.missing, byText)
-	slices.SortFunc(d.extra, byText)
 	return d
 }
 

@@ -70,7 +70,7 @@ func TestSteps(t *testing.T) {
 		{"nothing to do when all stands", whole, func(*Observed) {}, ""},
 		{
 			"an empty host gets the filter first and the routes last", Host{Networks: []Network{blue()}}, func(o *Observed) { *o = Observed{} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } ports {  } } # and its 40 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16, fd42::/48 } pairs { 10.42.0.0/16 . 10.42.0.0/16, fd42::/48 . fd42::/48 } open {  } links {  } tunnels { 4789 . 42 } vteps { 192.0.2.12 } direct {  } disowned {  } ports {  } } # and its 60 rules
 sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip link add fl-vx42 address 02:fa:00:00:00:01 mtu 1450 group 64032 up type vxlan id 42 dstport 4789 local 192.0.2.11 nolearning
@@ -79,10 +79,10 @@ ip addr add fd42:0:0:1::1/128 dev fl-vx42
 bridge fdb replace 02:fa:00:00:00:02 dev fl-vx42 dst 192.0.2.12 self permanent
 ip neigh replace 192.0.2.12 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
 ip neigh replace fe80::fa:ff:fe00:2 lladdr 02:fa:00:00:00:02 dev fl-vx42 nud permanent
-ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94
-ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94
 ip route replace unreachable 10.42.0.0/16 proto 94
-ip route replace unreachable fd42::/48 proto 94`,
+ip route replace unreachable fd42::/48 proto 94
+ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94
+ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94`,
 		},
 		{
 			"a peer with another address is replaced without a stale entry",
@@ -127,7 +127,7 @@ nft delete element inet fairlead hairpin6 { fd42:0:0:1::2 . fd42:0:0:1::2 }`},
 		{
 			"a peer on the same segment is reached plainly, and may send as long as it does not know that by VXLAN", Host{Networks: []Network{func() Network {
 				n := blue()
-				n.Peers[0].Direct, n.Peers[0].MAC = "eth0", MAC{2, 0, 0, 0, 0, 12}
+				n.Peers[0].Near, n.Peers[0].MAC, n.Peers[0].Direct = "eth0", MAC{2, 0, 0, 0, 0, 12}, true
 				return n
 			}()}, Attachments: []Attachment{container()}},
 			func(*Observed) {}, `
@@ -135,13 +135,36 @@ nft add element inet fairlead direct { 02:00:00:00:00:0c . 10.42.2.0/24 }
 nft add element inet fairlead direct { 02:fa:00:00:00:02 . 10.42.2.0/24 }
 ip route replace 10.42.2.0/24 via 192.0.2.12 dev eth0 src 10.42.1.1 proto 94`,
 		},
+		{
+			"an address that was lost is withdrawn, and its new holder's is the route", Host{
+				Networks: []Network{func() Network {
+					n := blue()
+					n.Peers[0].Blocks = append(n.Peers[0].Blocks, netip.MustParsePrefix("10.42.1.2/32"))
+					return n
+				}()},
+				Attachments: []Attachment{container()}, Withdrawn: map[netip.Addr]bool{netip.MustParseAddr("10.42.1.2"): true},
+			}, func(*Observed) {}, `
+nft delete element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }
+nft delete element inet fairlead on4 { 192.0.2.11 . udp . 53 : 10.42.1.2 . 5353 }
+nft delete element inet fairlead hairpin4 { 10.42.1.2 . 10.42.1.2 }
+ip route replace 10.42.1.2/32 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 proto 94`,
+		},
+		{
+			"who has lost addresses and may not know may not send from them", Host{Networks: []Network{func() Network {
+				n := blue()
+				n.Peers[0].Lost = []netip.Prefix{netip.MustParsePrefix("10.42.240.5/32"), netip.MustParsePrefix("fd42:0:0:9::/64")}
+				return n
+			}()}, Attachments: []Attachment{container()}}, func(*Observed) {}, `
+nft add element inet fairlead disowned4 { 02:fa:00:00:00:02 . 10.42.240.5/32 }
+nft add element inet fairlead disowned6 { 02:fa:00:00:00:02 . fd42:0:0:9::/64 }`,
+		},
 		{"one element that somebody took returns alone", whole, func(o *Observed) { o.Table.Forwards = o.Table.Forwards[1:] }, `
 nft add element inet fairlead any4 { tcp . 8080 : 10.42.1.2 . 80 }`},
 		{"networks that may talk make pairs both ways", Host{Networks: []Network{{Name: "blue", CIDR: blue().CIDR, Allow: []string{"green"}}, green()}},
 			func(o *Observed) {
 				*o = Observed{Sysctls: o.Sysctls, Routes: []Route{{Dst: blue().CIDR, Unreachable: true}, {Dst: green().CIDR, Unreachable: true}}}
 			}, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 40 rules`},
+nft replace table inet fairlead { overlay { 10.42.0.0/16, 10.43.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16, 10.42.0.0/16 . 10.43.0.0/16, 10.43.0.0/16 . 10.42.0.0/16, 10.43.0.0/16 . 10.43.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } disowned {  } ports {  } } # and its 60 rules`},
 		{"an attachment whose link is gone is not repaired", whole, func(o *Observed) {
 			o.Links = o.Links[:1]
 			o.Routes = o.Routes[:4]
@@ -160,7 +183,7 @@ ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 pr
 ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 proto 94`},
 		{"a single host has no VXLAN device", Host{Networks: []Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}},
 			func(o *Observed) { *o = Observed{Sysctls: o.Sysctls} }, `
-nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } ports {  } } # and its 40 rules
+nft replace table inet fairlead { overlay { 10.42.0.0/16 } pairs { 10.42.0.0/16 . 10.42.0.0/16 } open {  } links {  } tunnels {  } vteps {  } direct {  } disowned {  } ports {  } } # and its 60 rules
 ip route replace unreachable 10.42.0.0/16 proto 94`},
 	} {
 		have := settled()
@@ -275,5 +298,34 @@ func TestLinksThatWaitForTheirDeletionAreNothingToPutRight(t *testing.T) {
 	}
 	if steps := Steps(want, have); Text(steps) != "ip link del group 64031\n" {
 		t.Fatalf("a start would do:\n%s", Text(steps))
+	}
+}
+
+func TestAnotherPathIsOneRouteForEachBlock(t *testing.T) {
+	t.Parallel()
+	with := func(change func(*Peer)) []Network {
+		n := blue()
+		n.Peers[0].Near, n.Peers[0].MAC = "eth0", MAC{2, 0, 0, 0, 0, 12}
+		change(&n.Peers[0])
+		return []Network{n}
+	}
+	before := with(func(*Peer) {})
+	for name, c := range map[string]struct {
+		now  []Network
+		text string
+	}{
+		"the same":    {with(func(*Peer) {}), ""},
+		"direct":      {with(func(p *Peer) { p.Direct = true }), "ip route replace 10.42.2.0/24 via 192.0.2.12 dev eth0 src 10.42.1.1 proto 94\n"},
+		"only direct": {with(func(p *Peer) { p.Direct, p.DirectMTU = true, 1400 }), "ip route replace 10.42.2.0/24 via 192.0.2.12 dev eth0 src 10.42.1.1 mtu 1400 proto 94\n"},
+		"narrow, and IPv6 is never less than 1280": {with(func(p *Peer) { p.MTU = 1200 }), `ip route replace 10.42.2.0/24 via 192.0.2.12 dev fl-vx42 onlink src 10.42.1.1 mtu 1200 proto 94
+ip route replace fd42:0:0:2::/64 via fe80::fa:ff:fe00:2 dev fl-vx42 onlink src fd42:0:0:1::1 mtu 1280 proto 94
+`},
+	} {
+		if diff := cmp.Diff(c.text, Text(Repath(before, c.now))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if diff := cmp.Diff(wantTable(Host{Networks: before}).String(), wantTable(Host{Networks: c.now}).String()); diff != "" {
+			t.Errorf("%s: who is let in depends on the path (-before +now):\n%s", name, diff)
+		}
 	}
 }

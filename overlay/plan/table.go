@@ -73,6 +73,7 @@ func (t Table) String() string {
 	set("tunnels", len(t.Tunnels), func(i int) string { return fmt.Sprintf("%d . %d", t.Tunnels[i].Port, t.Tunnels[i].VNI) })
 	set("vteps", len(t.VTEPs), func(i int) string { return t.VTEPs[i].String() })
 	set("direct", len(t.Direct), func(i int) string { return t.Direct[i].MAC.String() + " . " + t.Direct[i].Block.String() })
+	set("disowned", len(t.Disowned), func(i int) string { return t.Disowned[i].MAC.String() + " . " + t.Disowned[i].Block.String() })
 	set("ports", len(t.Forwards), func(i int) string { return t.Forwards[i].String() })
 	return fmt.Sprintf("table inet %s { %s } # and its %d rules", TableName, strings.Join(sets, " "), len(Rules()))
 }
@@ -92,6 +93,9 @@ func wantTable(want Host) Table {
 		for _, p := range n.Peers {
 			t.VTEPs = append(t.VTEPs, p.VTEP.Addr)
 			t.Direct = append(t.Direct, p.plain()...)
+			for _, b := range p.Lost {
+				t.Disowned = append(t.Disowned, MACBlock{p.VTEP.MAC, b})
+			}
 		}
 		for _, m := range want.Networks {
 			if n.Name == m.Name || slices.Contains(n.Allow, m.Name) || slices.Contains(m.Allow, n.Name) {
@@ -101,19 +105,23 @@ func wantTable(want Host) Table {
 	}
 	for _, a := range want.Attachments {
 		t.Links = append(t.Links, Speaker(a))
-		t.Forwards = append(t.Forwards, Forwards(a)...)
+		for _, f := range Forwards(a) {
+			if !want.Withdrawn[f.To.Addr()] {
+				t.Forwards = append(t.Forwards, f)
+			}
+		}
 	}
 	t.Hairpins = hairpins(t.Forwards)
 	t.Sort()
 	return t
 }
 
-// plain gives who may send for the blocks of a peer that is reached plainly: the peer itself, and its VTEP as long as
-// it has not found us here.
+// plain gives who may send for the blocks of a peer on the segment: the peer itself, and its VTEP. It does not depend on
+// the path that we have chosen: the peer may have chosen another.
 func (p Peer) plain() []MACBlock {
 	var out []MACBlock
 	for _, b := range p.Blocks {
-		if p.isDirect(b) {
+		if p.Near != "" && b.Addr().Is4() {
 			out = append(out, MACBlock{p.MAC, b}, MACBlock{p.VTEP.MAC, b})
 		}
 	}
@@ -150,6 +158,8 @@ func (t *Table) Sort() {
 	t.VTEPs = slices.Compact(t.VTEPs)
 	slices.SortFunc(t.Direct, MACBlock.compare)
 	t.Direct = slices.Compact(t.Direct)
+	slices.SortFunc(t.Disowned, MACBlock.compare)
+	t.Disowned = slices.Compact(t.Disowned)
 }
 
 // Speaker is who may speak on a's link.

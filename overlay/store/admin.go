@@ -38,7 +38,7 @@ func forget(v *view, known map[string]Lease, name string) (*Txn, error) {
 		who.Name = name
 		return nil, &AliveError{who}
 	}
-	return release(v, known, name, []Cond{sameEpoch(v), {Key: key}}), nil
+	return release(v, known, name, "", []Cond{sameEpoch(v), {Key: key}}), nil
 }
 
 // create decides how a network is made.
@@ -147,28 +147,47 @@ func (e *Etcd) change(ctx context.Context, once bool, decide func(*view) (*Txn, 
 	return errors.New("others change the store all the time; try again")
 }
 
+// leave is asked for by one or more.
+type leave struct {
+	done chan struct{} // closed when it is done, or refused
+	err  error         // valid after done
+}
+
+// told takes what came of a step. Only the first answer counts.
+func (l *leave) told(st step) {
+	select {
+	case <-l.done:
+		return
+	default:
+	}
+	if st.refused {
+		l.err = errors.New(st.problem)
+	}
+	close(l.done)
+}
+
 // Leave gives this host's blocks back; see Shared.
 func (e *Etcd) Leave(ctx context.Context) error {
 	e.mu.Lock()
 	if e.leaving == nil {
-		e.leaving = make(chan struct{})
+		e.leaving = &leave{done: make(chan struct{})}
 	}
-	done := e.leaving
+	l := e.leaving
 	e.mu.Unlock()
 	poke(e.changed)
 	select {
-	case <-done:
-		return nil
+	case <-l.done:
+		return l.err
 	case <-ctx.Done():
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	select {
-	case <-done:
-		return nil
+	case <-l.done:
+		return l.err
 	default:
 	}
-	if e.leaving == done {
+	if e.leaving == l {
 		e.leaving = nil
 	}
 	poke(e.changed)

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +28,11 @@ type Etcd struct {
 	mu      sync.Mutex
 	self    Identity
 	wants   Wants
-	leaving chan struct{} // not nil: to leave is asked for; closed when it is done
+	leaving *leave // not nil: to leave is asked for
 	known   map[string]Lease
+	held    []netip.Prefix // this host's blocks, as published, without those that are being given back
+	claims  []*pending
+	away    error // why claims are not heard
 
 	changed chan struct{} // wants or leaving changed
 	broken  chan struct{} // a connection to etcd was lost
@@ -131,6 +136,7 @@ func (e *Etcd) Follow(ctx context.Context, publish func(Cluster)) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		f.leaveClaims(fmt.Errorf("%w: %w", ErrAway, err))
 		if f.published == nil && f.n.mem.Lineage == "" {
 			return err
 		}
@@ -174,7 +180,7 @@ func (f *follower) remember() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.self.ID = f.n.mem.ID
-	f.n.self, f.leaving = f.self, nil
+	f.n.self, f.leaving, f.held, f.away = f.self, nil, nil, nil
 	return nil
 }
 
@@ -185,6 +191,7 @@ func (f *follower) save() error {
 
 // end keeps what is known and closes the connection.
 func (f *follower) end() {
+	f.leaveClaims(fmt.Errorf("%w: the agent stops", ErrAway))
 	f.hangUp()
 	if f.unsaved {
 		if err := f.save(); err != nil {
@@ -235,6 +242,7 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client, session client
 	}
 	f.view = v
 	f.up.Set(1)
+	f.hearClaims()
 	events := c.Watch(ctx, f.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(v.rev+1))
 	late := time.NewTicker(savedEvery)
 	defer late.Stop()
@@ -337,7 +345,7 @@ func (f *follower) pass(key string, rev int64, err error) {
 // decide learns what there is to learn, makes at most one write, and publishes when there is nothing left to write.
 func (f *follower) decide(ctx context.Context, c *clientv3.Client, session clientv3.LeaseID, awaits *awaited) error {
 	f.mu.Lock()
-	f.n.wants, f.n.leaving = f.wants, f.leaving != nil
+	f.n.wants, f.n.leaving, f.n.claims = f.wants, f.leaving != nil, f.asked()
 	f.mu.Unlock()
 	if err := f.learn(); err != nil {
 		return err
@@ -346,12 +354,17 @@ func (f *follower) decide(ctx context.Context, c *clientv3.Client, session clien
 		return nil
 	}
 	f.last = f.n.next(f.view)
-	if f.last.txn == nil {
-		if f.published == nil {
-			return f.tell()
+	if done := f.last.txn == nil; len(f.last.answers) > 0 || done && (f.published == nil || len(f.n.claims) > 0) {
+		if err := f.tellClaims(); done || err != nil {
+			return err
 		}
+	} else if done {
 		f.gather.Reset(gatherFor)
 		return nil
+	}
+	if ok, err := f.withdraw(f.last.gives); !ok || err != nil {
+		poke(f.changed)
+		return err
 	}
 	f.gather.Stop() // told when it is done
 	r, err := f.commit(ctx, c, f.last.txn, session)
@@ -410,13 +423,12 @@ func (f *follower) tell() error {
 	}
 	f.mu.Lock()
 	if f.leaving != nil && f.n.leaving && f.view != nil {
-		select {
-		case <-f.leaving:
-		default:
-			close(f.leaving)
+		f.leaving.told(f.last)
+		if f.last.refused {
+			f.leaving = nil
 		}
 	}
-	f.known = maps.Clone(f.n.mem.Leases)
+	f.known, f.held = maps.Clone(f.n.mem.Leases), slices.Clone(c.Self.Blocks)
 	f.mu.Unlock()
 	if f.published != nil && reflect.DeepEqual(c, *f.published) {
 		return nil

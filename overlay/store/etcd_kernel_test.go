@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -87,7 +88,7 @@ func (c *cluster) machine(name string, n int) *machine {
 }
 
 func blue() store.Network {
-	return store.Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Block: 24, Spec: json.RawMessage(`{"name":"blue"}`)}
+	return store.Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Block: 24, Fixed: netip.MustParsePrefix("10.42.240.0/20"), Spec: json.RawMessage(`{"name":"blue"}`)}
 }
 
 // agent is the store's client of a machine's agent.
@@ -252,7 +253,7 @@ func TestAHostThatWasAwayWithdrawsWhatAnotherWasGiven(t *testing.T) {
 	c := newCluster(t)
 	c.cfg.Prefix += "-small"
 	small := blue()
-	small.CIDR, small.Block = netip.MustParsePrefix("10.42.0.0/24"), 24 // one block
+	small.CIDR, small.Block, small.Fixed = netip.MustParsePrefix("10.42.0.0/24"), 24, netip.Prefix{} // one block
 	join := func(m *machine) *storetest.Host {
 		e := c.agent(m)
 		e.Want(store.Wants{Networks: []store.Network{small}})
@@ -348,4 +349,69 @@ func selfSigned(t *testing.T, dir string) (cert, key string) {
 		}
 	}
 	return cert, key
+}
+
+func TestWhileEtcdIsAwayAHostHasItsFixedAddressesAndNoOthers(t *testing.T) {
+	c := newCluster(t)
+	m := c.machine("web1", 1)
+	e := c.agent(m)
+	h := storetest.Follow(t, e)
+	h.Until("joined", joined(0))
+	here, other := netip.MustParseAddr("10.42.240.5"), netip.MustParseAddr("10.42.240.6")
+	wants := store.Wants{Networks: []store.Network{blue()}, Fixed: []netip.Addr{here, other}}
+	claim := func(addr netip.Addr) error {
+		e.Want(wants)
+		return e.Claim(t.Context(), store.Claim{Network: "blue", Addr: addr, For: "c1"})
+	}
+	if err := claim(here); err != nil {
+		t.Fatal(err)
+	}
+	c.has("blocks/blue/10.42.240.5-32", `"for":"c1"`)
+	c.etcd.Kill()
+	h.Until("etcd is away", func(c store.Cluster) bool { return c.Problem != "" })
+	for range 2 {
+		if err := claim(here); err != nil {
+			t.Errorf("what it holds: %v", err)
+		}
+		if err := claim(other); !errors.Is(err, store.ErrAway) {
+			t.Errorf("what it does not hold: %v", err)
+		}
+		h.Stop() // the agent is restarted
+		h = storetest.Follow(t, e)
+		h.Until("its addresses", func(c store.Cluster) bool { return len(c.Self.Blocks) == 2 && c.Problem != "" })
+	}
+	if err := c.etcd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.Until("joined", joined(0))
+	wants.Fixed = []netip.Addr{}
+	e.Want(wants)
+	c.has("blocks/blue/10.42.240.5-32", `"holder":""`)
+}
+
+func TestManyClaimsAtOnceAreEachAnsweredAndAllGivenBack(t *testing.T) {
+	c := newCluster(t)
+	e := c.agent(c.machine("web1", 1))
+	storetest.Follow(t, e).Until("joined", joined(0))
+	two := storetest.Follow(t, c.agent(c.machine("web2", 2)))
+	two.Until("joined", joined(1))
+	wants := store.Wants{Networks: []store.Network{blue()}}
+	for i := range 60 {
+		wants.Fixed = append(wants.Fixed, netip.AddrFrom4([4]byte{10, 42, 240, byte(i)}))
+	}
+	e.Want(wants)
+	var all sync.WaitGroup
+	began := time.Now()
+	for _, addr := range wants.Fixed {
+		all.Go(func() {
+			if err := e.Claim(t.Context(), store.Claim{Network: "blue", Addr: addr}); err != nil {
+				t.Errorf("%s: %v", addr, err)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d claims in %s", len(wants.Fixed), time.Since(began))
+	two.Until("web1 has them", func(c store.Cluster) bool { return len(c.Peers[0].Blocks) == 61 })
+	e.Want(store.Wants{Networks: []store.Network{blue()}, Fixed: []netip.Addr{}})
+	two.Until("web1 has given all back", func(c store.Cluster) bool { return len(c.Peers[0].Blocks) == 1 && len(c.Peers[0].Lost) == 0 })
 }

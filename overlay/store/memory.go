@@ -45,7 +45,7 @@ func (m *memory) restored(v *view) string {
 		if !there || created > known.Fence.Rev || known.Fence.Epoch != e.Epoch {
 			continue
 		}
-		if now, ok := v.lease(key); v.item(key).err == nil && (!ok || now.Fence.Compare(known.Fence) < 0) {
+		if now, ok := v.lease(key); v.item(key).err == nil && (!ok || now.Fence.Compare(known.Fence) < 0 || now.Fence == known.Fence && now.By != known.By) {
 			return fmt.Sprintf("the lease %s of %s is gone", known.Block, known.Holder)
 		}
 	}
@@ -76,7 +76,7 @@ func (m *memory) learn(v *view, self string) (promise bool) {
 		if n, there := m.Networks[now.Network]; !there || !n.has(now.Block) || before && now.Fence.Compare(known.Fence) <= 0 {
 			continue
 		}
-		m.Leases[blocksDir+name] = now
+		m.Leases[blocksDir+name] = now.learntAfter(known)
 		promise = promise || known.Holder == self || now.Holder == self
 	}
 	m.learnNodes(v)

@@ -14,7 +14,7 @@ func known(t *testing.T) (*view, *memory) {
 		rec any
 	}{
 		{epochKey, epochRecord{Epoch: 3, Token: "t", Lineage: "l", Cluster: "c1"}}, {networksDir + "blue", testNetwork()},
-		{blocksDir + "blue/10.42.16.0-20", blockRecord{"web1", "id/boot", 3}},
+		{blocksDir + "blue/10.42.16.0-20", blockRecord{Holder: "web1", By: "id/boot", Epoch: 3}},
 	} {
 		if err := v.put(r.key, encode(r.rec), int64(10+i), int64(10+i)); err != nil {
 			t.Fatal(err)
@@ -50,7 +50,12 @@ func TestARestoredStoreIsKnownByWhatItHasForgotten(t *testing.T) {
 		{"epoch raised by another", epoch(epochRecord{4, "u", "l", "c1"}), ""},
 		{"another store", epoch(epochRecord{1, "u", "k", "c1"}), ""},
 		{"a lease is gone", func(v *view) { v.remove(blocksDir+"blue/10.42.16.0-20", 21) }, "the lease 10.42.16.0/20 of web1 is gone"},
-		{"a lease is older", func(v *view) { _ = v.put(blocksDir+"blue/10.42.16.0-20", encode(blockRecord{"web2", "x", 2}), 12, 13) }, "is gone"},
+		{"a lease is older", func(v *view) {
+			_ = v.put(blocksDir+"blue/10.42.16.0-20", encode(blockRecord{Holder: "web2", By: "x", Epoch: 2}), 12, 13)
+		}, "is gone"},
+		{"a lease of the same revision is another's", func(v *view) {
+			_ = v.put(blocksDir+"blue/10.42.16.0-20", encode(blockRecord{Holder: "web2", By: "x", Epoch: 3}), 12, 12)
+		}, "is gone"},
 		{"its network was removed", func(v *view) { v.remove(networksDir+"blue", 21) }, ""},
 		{"its network was made anew", func(v *view) {
 			v.remove(blocksDir+"blue/10.42.16.0-20", 21)
@@ -73,7 +78,7 @@ func TestOwnLeasesAreAssertedInAnotherStoreWhereNobodyHasThem(t *testing.T) {
 		_ = v.put(epochKey, encode(epochRecord{1, "u", "k", "c9"}), 2, 2)
 		_ = v.put(networksDir+"blue", encode(testNetwork()), 3, 3)
 		if holder != "none" { // "": given back
-			_ = v.put(blocksDir+"blue/10.42.16.0-20", encode(blockRecord{holder, "x", 1}), 4, 4)
+			_ = v.put(blocksDir+"blue/10.42.16.0-20", encode(blockRecord{Holder: holder, By: "x", Epoch: 1}), 4, 4)
 		}
 		m.learn(v, "web1")
 		if got := m.Leases[blocksDir+"blue/10.42.16.0-20"].Holder == "web1"; got != kept {

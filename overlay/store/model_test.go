@@ -119,12 +119,14 @@ type modelNode struct {
 	awaits  int64
 	refused bool
 	problem string
+	uses    map[netip.Addr]bool // containers with fixed addresses; they outlive the agent
 }
 
 type model struct {
 	*rand.Rand
 	t        *testing.T
 	seed     uint64
+	calm     bool // no snapshot, no image, nobody is forgotten: then there are never two who believe to hold something
 	store    *modelStore
 	machines []*modelNode
 	late     []func() // writes that are on their way
@@ -133,8 +135,10 @@ type model struct {
 	boots    int
 	// What allows a moment with two who believe to hold a block: that one of them could not yet know.
 	restored, forgotten, cloned bool
+	taken                       map[string]bool // addresses that were taken from a silent host
 	told                        []string
 	doubles                     int
+	claims, refusals, takeovers int
 }
 
 func (m *model) tell(format string, args ...any) {
@@ -157,10 +161,51 @@ func (m *model) start(machine *modelNode, name string, reboot bool) {
 	}
 	machine.n = &node{self: self, mem: mem, fresh: func() string { return fmt.Sprint(m.Uint32()) }, wants: Wants{Networks: []Network{testNetwork()}}}
 	machine.v, machine.session, machine.down, machine.refused = nil, 0, false, false
+	if reboot || machine.uses == nil {
+		machine.uses = map[netip.Addr]bool{}
+	}
 }
 
 func testNetwork() Network {
-	return Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Block: 20, Spec: json.RawMessage(`{}`)}
+	return Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Block: 20, Fixed: netip.MustParsePrefix("10.42.240.0/20"), Spec: json.RawMessage(`{}`)}
+}
+
+// want tells the node which fixed addresses it needs: those that containers have, and those that it claims.
+func (x *modelNode) want() {
+	x.n.wants.Fixed = slices.SortedFunc(maps.Keys(x.uses), netip.Addr.Compare)
+	for _, c := range x.n.claims {
+		x.n.wants.Fixed = append(x.n.wants.Fixed, c.Addr)
+	}
+	if x.n.wants.Fixed == nil {
+		x.n.wants.Fixed = []netip.Addr{}
+	}
+}
+
+// container starts one with a fixed address, or ends it.
+func (m *model) container(x *modelNode) {
+	c := Claim{Network: "blue", Addr: netip.AddrFrom4([4]byte{10, 42, 240, byte(m.IntN(3))}), For: "c", TakeOver: m.seed%2 == 0 && m.IntN(2) == 0}
+	switch {
+	case x.down || slices.Contains(x.n.claims, c):
+	case x.uses[c.Addr]:
+		delete(x.uses, c.Addr)
+		x.want()
+	default:
+		x.n.claims = append(x.n.claims, c)
+		x.want()
+		if x.n.holds(c.key()) && !x.refused { // as Claim does
+			x.answer(map[Claim]error{c: nil})
+		}
+	}
+}
+
+func (x *modelNode) answer(answers map[Claim]error) {
+	for c, err := range answers {
+		x.n.claims = slices.DeleteFunc(x.n.claims, func(d Claim) bool { return c == d })
+		if err == nil {
+			x.uses[c.Addr] = true
+		}
+	}
+	x.want()
 }
 
 // sync is a paged read, and a new watch.
@@ -224,16 +269,37 @@ func (m *model) act(x *modelNode, how int) {
 	}
 	st := x.n.next(x.v)
 	x.refused, x.problem = st.refused, st.problem
+	if len(st.answers) > 0 {
+		x.answer(st.answers)
+		for _, err := range st.answers {
+			m.claims++
+			if err != nil {
+				m.refusals++
+			}
+		}
+	}
 	if st.txn == nil {
 		return
+	}
+	if len(st.gives) > 0 {
+		x.n.giving(st.gives)
+		x.disk, _ = json.Marshal(x.n.mem)
 	}
 	registers := strings.HasPrefix(st.txn.Why, "register")
 	session, own := x.session, x.n
 	do := func() bool {
+		before, knew := m.store.read(), own.mem.Leases[st.txn.Then[0].Key].Holder
 		rev, ok := m.store.commit(st.txn, session)
 		m.tell("%s(machine %d, %s) %t at %d: %s", own.self.Name, x.machine, own.self.Boot, ok, rev, st.txn)
 		if ok && registers {
 			m.registered(x)
+		}
+		if l, _ := before.lease(st.txn.Then[0].Key); ok && strings.HasPrefix(st.txn.Why, "claim") && l.Holder != "" && l.Holder != own.self.Name {
+			if before.mod(liveDir+l.Holder) != 0 && knew == l.Holder { // else the store was restored, and we know better
+				m.fail("%s took %s of %s, which lives", own.self.Name, l.Block, l.Holder)
+			}
+			m.taken[st.txn.Then[0].Key] = true
+			m.takeovers++
 		}
 		if ok && x.n == own {
 			x.awaits = rev
@@ -295,7 +361,7 @@ func (m *model) check() {
 		fences, knowing := map[Fence]bool{}, 0
 		for _, x := range xs {
 			f := x.n.mem.Leases[key].Fence
-			if fences[f] && f != (Fence{}) && !m.cloned {
+			if fences[f] && f != (Fence{}) && !m.cloned && !m.restored { // a restored store gives its revisions anew
 				m.fail("%s: two hold it by the fence %s", key, f)
 			}
 			fences[f] = true
@@ -304,7 +370,7 @@ func (m *model) check() {
 			}
 			say = append(say, fmt.Sprintf("%s(machine %d, by %s, cut %t, fence %s)", x.n.self.Name, x.machine, x.n.mem.Leases[key].By, x.cut, f))
 		}
-		if knowing > 1 || !m.restored && !m.forgotten && !m.cloned {
+		if knowing > 1 || !m.restored && !m.forgotten && !m.cloned && !m.taken[key] {
 			m.fail("%s has two owners: %s", key, strings.Join(say, ", "))
 		}
 	}
@@ -332,7 +398,7 @@ func (m *model) happen() {
 	case 4, 5:
 		if x.down {
 			reboot := m.IntN(3) == 0
-			if m.IntN(8) == 0 {
+			if m.IntN(8) == 0 && !m.calm {
 				x.disk, reboot = nil, true // re-imaged
 				m.cloned = m.cloned || m.store.keys[liveDir+x.n.self.Name].mod != 0
 			}
@@ -344,7 +410,7 @@ func (m *model) happen() {
 			}
 		}
 	case 6:
-		if m.IntN(3) == 0 {
+		if m.IntN(3) == 0 && !m.calm {
 			m.saved = append(m.saved, m.store.copy())
 		}
 	case 7:
@@ -352,11 +418,11 @@ func (m *model) happen() {
 			m.restore(m.saved[m.IntN(len(m.saved))].copy())
 		}
 	case 8:
-		if m.IntN(3) == 0 {
+		if m.IntN(3) == 0 && !m.calm {
 			m.forget(x)
 		}
 	case 9:
-		if len(m.machines) < 6 && m.IntN(6) == 0 { // an image of x, with all that is on its disk
+		if len(m.machines) < 6 && m.IntN(6) == 0 && !m.calm { // an image of x, with all that is on its disk
 			y := &modelNode{machine: len(m.machines), disk: bytes.Clone(x.disk)}
 			m.cloned = true
 			m.start(y, x.n.self.Name, true)
@@ -372,8 +438,11 @@ func (m *model) happen() {
 		}
 	case 12:
 		if !x.down {
+			x.want() // it has recovered
 			x.n.wants.Blocks = map[string]int{"blue": 1 + m.IntN(3)}
 		}
+	case 13, 14, 15:
+		m.container(x)
 	default:
 		m.go1(x)
 	}
@@ -438,6 +507,7 @@ func (m *model) settle() {
 			m.store.expire(x.session)
 		} else {
 			up = append(up, x)
+			x.want()
 		}
 	}
 	for session := range m.sessions + 1 { // of connections that nobody has any more
@@ -477,14 +547,16 @@ func (m *model) settle() {
 	for _, x := range up {
 		if st := x.n.next(x.v); st.txn != nil {
 			m.fail("%s (machine %d) does not come to rest: %s", x.n.self.Name, x.machine, st.txn)
-		} else if !st.refused && st.problem == "" && x.n.held("blue", testNetwork().CIDR) == 0 {
+		} else if len(x.n.claims) > 0 && !st.refused {
+			m.fail("%s (machine %d) did not answer %v", x.n.self.Name, x.machine, x.n.claims)
+		} else if !st.refused && st.problem == "" && x.n.held("blue", testNetwork().CIDR, testNetwork().Block) == 0 {
 			m.fail("at the end %s holds nothing", x.n.self.Name)
 		}
 	}
 }
 
 func history(t *testing.T, seed uint64) (m *model) {
-	m = &model{Rand: rand.New(rand.NewPCG(seed, 1)), t: t, seed: seed, store: &modelStore{cluster: "c", rev: 1, keys: map[string]modelKey{}}}
+	m = &model{Rand: rand.New(rand.NewPCG(seed, 1)), t: t, seed: seed, calm: seed%3 == 0, taken: map[string]bool{}, store: &modelStore{cluster: "c", rev: 1, keys: map[string]modelKey{}}}
 	for i := range 4 {
 		x := &modelNode{machine: i}
 		m.machines = append(m.machines, x)
@@ -506,13 +578,13 @@ func TestModelOfLeasesHasNeverTwoOwnersWhoKnowTheStore(t *testing.T) {
 		return
 	}
 	seed := rand.Uint64()
-	restored, doubles, n := 0, 0, 0
+	restored, doubles, n, claims, refusals, takeovers := 0, 0, 0, 0, 0, 0
 	for began := time.Now(); *modelHistories == 0 && (n == 0 || time.Since(began) < 2*time.Second) || n < *modelHistories; n++ {
 		m := history(t, seed+uint64(n))
-		doubles += m.doubles
+		doubles, claims, refusals, takeovers = doubles+m.doubles, claims+m.claims, refusals+m.refusals, takeovers+m.takeovers
 		if m.restored {
 			restored++
 		}
 	}
-	t.Logf("%d histories from seed %d, %d with a restored snapshot; %d moments in which one who could not know held what another had been given", n, seed, restored, doubles)
+	t.Logf("%d histories from seed %d, %d with a restored snapshot; %d moments in which one who could not know held what another had been given; %d claims of fixed addresses answered, %d refused, %d taken from silent hosts", n, seed, restored, doubles, claims, refusals, takeovers)
 }

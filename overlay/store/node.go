@@ -14,7 +14,9 @@ type node struct {
 	self  Identity
 	mem   memory
 	wants Wants
-	fresh func() string // a random word
+	// claims are those that wait, in their order.
+	claims []Claim
+	fresh  func() string // a random word
 
 	seen    map[string]bool // networks that were there since the start, in the epoch seenIn
 	seenIn  string
@@ -27,6 +29,8 @@ type step struct {
 	txn     *Txn
 	refused bool // somebody else lives by our name: nothing is ours
 	problem string
+	gives   []string        // leases that the write gives back: they are not ours from before it on
+	answers map[Claim]error // to claims; nil: it is ours
 }
 
 // mine tells whether a lease is ours: of our name, and written by us or by what we were before the last start.
@@ -42,19 +46,28 @@ func (n *node) next(v *view) step {
 	if why := n.mem.restored(v); why != "" {
 		return step{txn: n.raise(v, why)}
 	}
-	if n.leaving {
+	if n.leaving && v.mod(liveDir+n.self.Name) == 0 {
 		return step{txn: n.leave(v), problem: "this node has left; it joins again when the agent starts"}
 	}
 	if !n.isRegistered(v) {
 		return n.register(v)
+	}
+	if n.leaving {
+		return step{txn: n.leave(v)}
 	}
 	for _, decide := range []func(*view) *Txn{n.network, n.assert, n.use} {
 		if t := decide(v); t != nil {
 			return step{txn: t}
 		}
 	}
-	t, problem := n.lease(v)
-	return step{txn: t, problem: problem}
+	st := n.claim(v)
+	if st.txn == nil {
+		st.txn, st.gives = n.give(v)
+	}
+	if st.txn == nil {
+		st.txn, st.problem = n.lease(v)
+	}
+	return st
 }
 
 // settle notes, once all that we hold is in the store in our name, that it is ours from now on alone.
@@ -166,26 +179,28 @@ func (n *node) assert(v *view) *Txn {
 	e, _ := get[epochRecord](v, epochKey)
 	for _, key := range slices.Sorted(maps.Keys(n.mem.Leases)) {
 		l := n.mem.Leases[key]
-		if l.Holder != n.self.Name || v.item(key).err != nil {
+		if l.Holder != n.self.Name || l.Giving || v.item(key).err != nil {
 			continue
 		}
 		if now, ok := v.lease(key); ok && now.Fence == l.Fence && l.By == n.self.by() && l.Fence.Epoch == e.Epoch {
 			continue
 		}
 		if _, _, there := v.network(l.Network); there {
-			return n.take(v, "assert", l.Network, l.Block)
+			return n.take(v, "assert", l.Network, l.Block, l.For)
 		}
 	}
 	return nil
 }
 
-func (n *node) take(v *view, why, network string, b netip.Prefix) *Txn {
+func (n *node) take(v *view, why, network string, b netip.Prefix, whose string) *Txn {
 	e, _ := get[epochRecord](v, epochKey)
 	key := blockKey(network, b)
+	r := n.mem.Leases[key].next(n.self.Name, n.self.by(), e.Epoch, false)
+	r.For = whose
 	return &Txn{
 		Why:  fmt.Sprintf("%s %s of %s", why, b, network),
 		If:   append(n.registered(v), v.same(key), v.same(networksDir+network)),
-		Then: []Write{{Key: key, Value: encode(blockRecord{Holder: n.self.Name, By: n.self.by(), Epoch: e.Epoch})}},
+		Then: []Write{{Key: key, Value: encode(r)}},
 	}
 }
 
@@ -216,19 +231,19 @@ func (n *node) lease(v *view) (t *Txn, problem string) {
 			if cidr.Addr().Is4() {
 				want = max(1, n.wants.Blocks[name])
 			}
-			if n.held(name, cidr) >= want {
+			if n.held(name, cidr, bits) >= want {
 				continue
 			}
 			if v.grace() {
 				problems = append(problems, fmt.Sprintf("network %s: the store's epoch has just begun; blocks are leased when all hosts have had time to say what they hold", name))
 				continue
 			}
-			b, ok := candidate(n.self.Name, cidr, bits, func(b netip.Prefix) bool { return n.taken(v, name, b) })
+			b, ok := candidate(n.self.Name, cidr, bits, func(b netip.Prefix) bool { return !w.has(b) || n.taken(v, name, b) })
 			if !ok {
-				problems = append(problems, fmt.Sprintf("network %s: all %d blocks of %s are held; `fairlead net forget-node` gives a dead node's back", name, blocksOf(cidr, bits), cidr))
+				problems = append(problems, fmt.Sprintf("network %s: all %d blocks of %s are held; `fairlead net forget-node` gives a dead node's back", name, w.leased(cidr, bits), cidr))
 				continue
 			}
-			t := n.take(v, "lease", name, b)
+			t := n.take(v, "lease", name, b, "")
 			t.If = append(t.If, Cond{Key: graceKey})
 			return t, ""
 		}
@@ -236,9 +251,10 @@ func (n *node) lease(v *view) (t *Txn, problem string) {
 	return nil, strings.Join(problems, "; ")
 }
 
-func (n *node) held(network string, cidr netip.Prefix) (count int) {
+// held counts the blocks of a length.
+func (n *node) held(network string, cidr netip.Prefix, bits int) (count int) {
 	for _, l := range n.mem.Leases {
-		if l.Network == network && l.Holder == n.self.Name && cidr.Contains(l.Block.Addr()) {
+		if l.Network == network && l.Holder == n.self.Name && l.Block.Bits() == bits && cidr.Contains(l.Block.Addr()) {
 			count++
 		}
 	}
@@ -253,34 +269,34 @@ func (n *node) taken(v *view, network string, b netip.Prefix) bool {
 
 // leave gives everything back, some at a time; nil when nothing is left.
 func (n *node) leave(v *view) *Txn {
-	if !n.isRegistered(v) && v.mod(liveDir+n.self.Name) != 0 {
-		return nil // not ours any more
-	}
-	return release(v, n.mem.Leases, n.self.Name, n.registered(v), liveDir+n.self.Name)
+	return release(v, n.mem.Leases, n.self.Name, n.self.by(), n.registered(v), liveDir+n.self.Name)
 }
 
 // releaseAtOnce bounds the writes of a transaction, each of which has two conditions; etcd takes 128 of either by default
 // (--max-txn-ops).
 const releaseAtOnce = 50
 
-// release gives a node's blocks back, those too that only we remember, and then forgets the node. also are keys to be
-// deleted with it.
-func release(v *view, known map[string]Lease, name string, conds []Cond, also ...string) *Txn {
+// release gives a node's blocks back, those too that only we remember, and then forgets the node. by is the node itself;
+// empty: it may not know. also are keys to be deleted with it.
+func release(v *view, known map[string]Lease, name, by string, conds []Cond, also ...string) *Txn {
 	e, _ := get[epochRecord](v, epochKey)
 	held := map[string]bool{}
+	leases := map[string]Lease{}
 	for key, l := range known {
 		held[key] = l.Holder == name && v.mod(networksDir+l.Network) != 0 && v.item(key).err == nil
+		leases[key] = l
 	}
 	for rest := range v.dirs[blocksDir] {
-		if l, ok := v.lease(blocksDir + rest); ok && l.Fence.Compare(known[blocksDir+rest].Fence) >= 0 {
-			held[blocksDir+rest] = l.Holder == name
+		key := blocksDir + rest
+		if l, ok := v.lease(key); ok && l.Fence.Compare(known[key].Fence) >= 0 {
+			held[key], leases[key] = l.Holder == name, l.learntAfter(known[key])
 		}
 	}
 	t := &Txn{Why: "give back what " + name + " holds", If: conds}
 	for _, key := range slices.Sorted(maps.Keys(held)) {
 		if held[key] && len(t.Then) < releaseAtOnce {
 			t.If = append(t.If, v.same(key))
-			t.Then = append(t.Then, Write{Key: key, Value: encode(blockRecord{Epoch: e.Epoch})})
+			t.Then = append(t.Then, Write{Key: key, Value: encode(leases[key].next("", by, e.Epoch, by != ""))})
 		}
 	}
 	if len(t.Then) == releaseAtOnce {
@@ -308,19 +324,26 @@ func release(v *view, known map[string]Lease, name string, conds []Cond, also ..
 // clusterOf is what the node knows, whether or not the store answers.
 func (n *node) clusterOf(live func(name string) bool, st step) Cluster {
 	c := Cluster{Self: Node{Name: n.self.Name, Addr: n.self.Addr}, Problem: st.problem, Networks: []Network{}}
-	blocks := map[string][]netip.Prefix{}
+	blocks, lost := map[string][]netip.Prefix{}, map[string][]netip.Prefix{}
 	for _, l := range n.mem.Leases {
-		if l.Holder != n.self.Name || n.mine(l) && !st.refused && !n.leaving {
+		if l.Holder != n.self.Name || n.mine(l) && !l.Giving && !st.refused && !n.leaving {
 			blocks[l.Holder] = append(blocks[l.Holder], l.Block)
 		}
+		for _, was := range l.Was {
+			if l.Holder != "" {
+				lost[was] = append(lost[was], l.Block)
+			}
+		}
 	}
-	for _, b := range blocks {
-		slices.SortFunc(b, netip.Prefix.Compare)
+	for _, m := range []map[string][]netip.Prefix{blocks, lost} {
+		for _, b := range m {
+			slices.SortFunc(b, netip.Prefix.Compare)
+		}
 	}
 	c.Self.Blocks = blocks[n.self.Name]
 	for _, name := range slices.Sorted(maps.Keys(n.mem.Nodes)) {
 		if name != n.self.Name {
-			c.Peers = append(c.Peers, Node{Name: name, Addr: n.mem.Nodes[name].Addr, Blocks: blocks[name], Silent: !live(name)})
+			c.Peers = append(c.Peers, Node{Name: name, Addr: n.mem.Nodes[name].Addr, Blocks: blocks[name], Silent: !live(name), Lost: lost[name]})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.mem.Networks)) {

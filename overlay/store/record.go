@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,6 +41,10 @@ type (
 		Holder string `json:"holder"`
 		By     string `json:"by"`
 		Epoch  uint64 `json:"epoch"`
+		// See Lease.
+		For   string   `json:"for,omitempty"`
+		Was   []string `json:"was,omitempty"`
+		After Fence    `json:"after,omitzero"`
 	}
 	useRecord struct{}
 )
@@ -87,7 +92,9 @@ func decode(key string, value []byte) (any, error) {
 		if _, _, ok := parseBlockKey(key); !ok {
 			return nil, errForeign
 		}
-		return parse(value, func(r blockRecord) bool { return r.Epoch > 0 && (r.Holder == "" || nodeName.MatchString(r.Holder)) })
+		return parse(value, func(r blockRecord) bool {
+			return r.Epoch > 0 && (r.Holder == "" || ValidNodeName(r.Holder)) && !slices.ContainsFunc(r.Was, func(n string) bool { return !ValidNodeName(n) })
+		})
 	case usesDir:
 		return parse(value, func(useRecord) bool { return strings.Count(name, "/") == 1 })
 	}
@@ -105,6 +112,11 @@ var networkName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 func (n Network) sound() bool {
 	for cidr, bits := range n.cidrs() {
 		if !cidr.IsValid() || cidr != cidr.Masked() || bits < cidr.Bits() || bits > cidr.Addr().BitLen()-2 {
+			return false
+		}
+	}
+	for _, f := range []struct{ part, of netip.Prefix }{{n.Fixed, n.CIDR}, {n.Fixed6, n.CIDR6}} {
+		if f.part.IsValid() && (f.part != f.part.Masked() || !f.of.Contains(f.part.Addr()) || f.part.Bits() <= f.of.Bits()) {
 			return false
 		}
 	}

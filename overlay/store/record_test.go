@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"net/netip"
+	"reflect"
 	"testing"
 )
 
@@ -31,11 +32,11 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	t.Parallel()
 	id := Identity{Machine: "m", Boot: "b", ID: "i", Addr: netip.MustParseAddr("192.0.2.11"), Agent: "v1"}
 	for key, rec := range map[string]any{
-		epochKey: epochRecord{Epoch: 3, Token: "t", Lineage: "l", Cluster: "c"}, nodesDir + "web1": id, blocksDir + "blue/fd42:0:0:1::-64": blockRecord{"web1", "i/b", 3},
+		epochKey: epochRecord{Epoch: 3, Token: "t", Lineage: "l", Cluster: "c"}, nodesDir + "web1": id, blocksDir + "blue/fd42:0:0:1::-64": blockRecord{Holder: "web1", By: "i/b", Epoch: 3, For: "c1", Was: []string{"web2"}, After: Fence{2, 9}},
 		usesDir + "blue/web1": useRecord{}, graceKey: graceRecord{3},
 	} {
 		got, err := decode(key, encode(rec))
-		if err != nil || got != rec {
+		if err != nil || !reflect.DeepEqual(got, rec) {
 			t.Errorf("%s: wrote %+v, read %+v, %v", key, rec, got, err)
 		}
 	}

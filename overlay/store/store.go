@@ -21,8 +21,10 @@ import (
 type Node struct {
 	Name   string
 	Addr   netip.Addr     // on the underlay; invalid for a single host
-	Blocks []netip.Prefix // of any network; CIDRs of networks do not overlap, so a block tells its network
+	Blocks []netip.Prefix // of any network, single addresses too; CIDRs of networks do not overlap, so a block tells its network
 	Silent bool           // its agent has no session with the store; what it has stays
+	// Lost are blocks that it held and may still believe to hold, while others hold them.
+	Lost []netip.Prefix
 }
 
 // Cluster is all that is known at one moment. It is not modified after it was published.
@@ -45,6 +47,9 @@ type Network struct {
 	// Block and Block6 are the lengths of the blocks that are leased.
 	Block  int `json:"block"`
 	Block6 int `json:"block6,omitempty"`
+	// Fixed and Fixed6 are the parts of the CIDRs in which no block is leased, but each address by itself (Shared.Claim).
+	Fixed  netip.Prefix `json:"fixed,omitzero"`
+	Fixed6 netip.Prefix `json:"fixed6,omitzero"`
 	// Spec is all of it, as the overlay wrote it; a store does not look inside.
 	Spec json.RawMessage `json:"spec"`
 }
@@ -62,10 +67,10 @@ func (n Network) cidrs() iter.Seq2[netip.Prefix, int] {
 func (n Network) has(b netip.Prefix) bool {
 	for cidr, bits := range n.cidrs() {
 		if b.Bits() == bits && cidr.Contains(b.Addr()) {
-			return true
+			return !n.Fixed.Overlaps(b) && !n.Fixed6.Overlaps(b)
 		}
 	}
-	return false
+	return b.IsSingleIP() && n.IsFixed(b.Addr())
 }
 
 // Store tells the cluster's state.
@@ -87,6 +92,10 @@ type Shared interface {
 	// Want says what this host needs: networks that there should be, blocks of them, and which it uses. It does not
 	// block; Follow brings it about.
 	Want(Wants)
+	// Claim makes one address of a fixed range this host's, for as long as Wants has it: the caller sees to it that it has
+	// already. It returns nil at once, whether or not the store answers, when the address is this host's; else when the
+	// cluster that was published has it. It fails with *HeldError when another host holds it, and with ErrGrace or ErrAway.
+	Claim(ctx context.Context, c Claim) error
 	// CreateNetwork makes n for all hosts, after check has agreed with all that there are at that moment.
 	CreateNetwork(ctx context.Context, n Network, check func(there []Network) error) error
 	// RemoveNetwork takes a network away from all hosts. It fails while one of them uses it.
@@ -119,6 +128,8 @@ type Wants struct {
 	Networks []Network      // made where there is none of that name
 	Blocks   map[string]int // IPv4 blocks of a network; one where it is not said
 	Uses     []string       // networks that have containers here
+	// Fixed are the addresses of fixed ranges that are in use here: others are given back. nil: none is, yet.
+	Fixed []netip.Addr
 }
 
 // Local is a cluster of one: this host holds the whole of every network.

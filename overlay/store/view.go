@@ -108,5 +108,5 @@ func (v *view) lease(key string) (Lease, bool) {
 	if _, created, there := v.network(network); !ok || !there || created > v.mod(key) {
 		return Lease{}, false
 	}
-	return Lease{Network: network, Block: b, Holder: r.Holder, By: r.By, Fence: Fence{r.Epoch, v.mod(key)}}, true
+	return Lease{Network: network, Block: b, Holder: r.Holder, By: r.By, Fence: Fence{r.Epoch, v.mod(key)}, For: r.For, Was: r.Was, After: r.After}, true
 }

@@ -25,6 +25,18 @@ bench-cni: build reference-plugins ## ADD and DEL beside the reference CNI plugi
 	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-cni ./cni
 	@SHORT=$(SHORT) .tools/bench-cni -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS) -reference-version $(CNI_PLUGINS)
 
+# flanneld's VXLAN backend with etcd as its store. Without it the bench measures the rest, and says so.
+.tools/flannel: $(wildcard test/bench/overlay/flannel/*)
+	@cd test/bench/overlay/flannel && CGO_ENABLED=0 $(GO) build -ldflags="-s -w" -o $(CURDIR)/.tools/flannel .
+
+.PHONY: bench-overlay
+bench-overlay: build reference-plugins ## packets between hosts beside flannel, and a host with 5,000 peers; SHORT=1 takes a minute, ONLY=paths or peers the half
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo deploy/packages/bench
+	@-$(MAKE) --no-print-directory .tools/flannel
+	@cd test/bench && $(GO) build -o $(CURDIR)/.tools/bench-overlay ./overlay
+	@SHORT=$(SHORT) .tools/bench-overlay -bin bin -reference .tools/cni-plugins-$(CNI_PLUGINS) -reference-version $(CNI_PLUGINS) -only "$(ONLY)"
+
 # The OpenTelemetry Collector with the few parts that we meet. It is kept; building it anew takes minutes.
 .tools/collector: $(wildcard test/peers/go.* test/peers/collector/*.go)
 	@cd test/peers && $(GO) build -ldflags="-s -w" -o $(CURDIR)/.tools/collector ./collector
@@ -48,11 +60,12 @@ bench-logs: .tools/collector ## what delivering logs costs beside rsyslog imfile
 	@SHORT=$(SHORT) .tools/bench-logs
 
 .PHONY: soak-logs
-soak-logs: ## log delivery under rotation and kill -9; SHORT=1 takes half a minute
+soak-logs: ## log delivery at the lowest weight, under kill -9, outages and vanishing containers; 8 minutes, SHORT=1 takes one
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo deploy/packages/test
 	@$(GO) build -o .tools/soak-logs ./test/soak/logs
-	@SHORT=$(SHORT) .tools/soak-logs
-	@[ -n "$(SHORT)" ] || FAIRLEAD_SOAK=1 $(GO) test -tags=kernel -count=1 -timeout 20m -v ./logship \
-		-run 'Vanish|WhileASink|OneGeneration|Overflowed|StateDirectoryIsFull|RealContainer'
+	@[ -n "$(SHORT)" ] || $(GO) test -c -tags=kernel -o .tools/soak-logs-cases ./logship
+	@SHORT=$(SHORT) .tools/soak-logs $(CURDIR)/.tools/soak-logs-cases
 
 .PHONY: soak-cni
 soak-cni: ## kill -9 at every place of ADD and DEL, nothing may be left; SHORT=1 takes a minute
@@ -60,6 +73,14 @@ soak-cni: ## kill -9 at every place of ADD and DEL, nothing may be left; SHORT=1
 	@deploy/packages/install deploy/packages/demo deploy/packages/test
 	@$(GO) build -o .tools/soak-cni ./test/soak/cni
 	@SHORT=$(SHORT) .tools/soak-cni
+
+.PHONY: soak-overlay
+soak-overlay: build ## leases and hosts with etcd at random, no block with two owners, nothing stale; 17 minutes, SHORT=1 takes one
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo deploy/packages/test
+	@$(GO) test -c -o .tools/soak-overlay-model ./overlay/store
+	@$(GO) build -o .tools/soak-overlay ./test/soak/overlay
+	@SHORT=$(SHORT) .tools/soak-overlay -bin $(CURDIR)/bin -model .tools/soak-overlay-model
 
 .PHONY: suite-cni
 suite-cni: build reference-plugins ## the CNI suite against ours and the reference plugins, as the table of docs/networking.md; six minutes

@@ -313,7 +313,7 @@ func code(err error) wire.Code {
 	var unknown *overlay.UnknownNetworkError
 	var invalid *overlay.InvalidRequestError
 	switch {
-	case errors.Is(err, overlay.ErrNotReady), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, overlay.ErrNotReady), errors.Is(err, overlay.ErrTryLater), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return wire.CodeTryLater
 	case errors.As(err, &unknown):
 		return wire.CodeInvalidConfig

@@ -80,12 +80,13 @@ func (h *Host) Until(what string, wanted func(store.Cluster) bool) store.Cluster
 }
 
 // Run runs the suite. open gives the clients of two hosts, web1 and web2 (one alone for a store of one host), who have
-// the network blue, 10.42.0.0/16.
+// the network blue, 10.42.0.0/16, of which a shared store gives 10.42.240.0/20 address by address.
 func Run(t *testing.T, open func(t *testing.T) []store.Store) {
 	t.Run("every host is told at once who it is, and sees the others as they see themselves", func(t *testing.T) { agrees(t, open(t)) })
 	t.Run("following ends with its context, and may begin again", func(t *testing.T) { again(t, open(t)) })
 	t.Run("a network made on one host is on all, and one in use stays", func(t *testing.T) { networks(t, shared(t, open(t))) })
 	t.Run("a dead host's blocks are given back by command only, a living one's by itself", func(t *testing.T) { leaving(t, shared(t, open(t))) })
+	t.Run("a fixed address is one host's at a time, and is taken from a silent one by command only", func(t *testing.T) { addresses(t, shared(t, open(t))) })
 }
 
 func agrees(t *testing.T, stores []store.Store) {

@@ -76,7 +76,7 @@ func (n *Node) configure() error {
 	for _, p := range n.demo.nodes {
 		fmt.Fprintf(&b, "    - {name: %s, address: %s, blocks: [%s]}\n", p.Name, p.Address, p.block)
 	}
-	fmt.Fprintf(&b, "  networks:\n    - {name: blue, cidr: 10.42.0.0/16, vni: 42}\n")
+	fmt.Fprintf(&b, "  networks:\n    - {name: blue, cidr: 10.42.0.0/16, vni: 42, path: vxlan}\n")
 	fmt.Fprintf(&b, "logship:\n  sinks:\n    - {name: central, type: syslog, address: \"tcp://%s\"}\n", n.rsyslog.Address)
 	for _, s := range n.fileSinks() {
 		fmt.Fprintf(&b, "    - {name: %s, type: file, path: %s}\n", s, sinkPath(s))
