@@ -23,7 +23,7 @@ import (
 
 // TestContainersThatLiveATenthOfASecondAreRightOrCountedAsMissed runs real ones: each burns 100 ms and ends; its runtime
 // removes the cgroup at once. Each has a parent cgroup of its own, which stays: what that counted is what the container
-// used in all, by the kernel's account and to the last microsecond. FAIRLEAD_SHORT_LIVED=200 asks for that many, of which 99 of
+// used in all, by the kernel's account and to the last microsecond. `make short-lived` runs 200, of which 99 of
 // 100 must be right.
 func TestContainersThatLiveATenthOfASecondAreRightOrCountedAsMissed(t *testing.T) {
 	hosttest.Require(t, "containerd", "ctr", "runc", "busybox")

@@ -11,6 +11,12 @@ bench-metrics-test: ## compare our page with cAdvisor's library on live containe
 	$(ROOT)
 	@cd test/bench && $(GO) test -tags=kernel ./metrics
 
+.PHONY: short-lived
+short-lived: ## 200 containers that live for 100 ms: the last samples of 99 in 100 are right, the others counted
+	$(ROOT)
+	@deploy/packages/install deploy/packages/demo
+	@FAIRLEAD_SHORT_LIVED=200 $(GO) test -tags=kernel -count=1 -v -run 'TestContainersThatLiveATenth' ./metrics
+
 CNI_PLUGINS = v1.9.1
 REFERENCE = main/bridge ipam/host-local meta/portmap meta/tuning meta/bandwidth meta/firewall
 
