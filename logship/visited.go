@@ -65,7 +65,7 @@ func (f *visitedFile) read(ctx context.Context, root tail.Root, last bool) (grew
 			return grew, err
 		}
 		if len(p.text) > 0 {
-			if err := f.sp.write(ctx, p.text); err != nil {
+			if err := f.write(ctx, p.text, last); err != nil {
 				break
 			}
 			grew, written = true, written+len(p.text)
@@ -88,6 +88,17 @@ func (f *visitedFile) read(ctx context.Context, root tail.Root, last bool) (grew
 		f.lost += max(1, f.seen.Size-f.offset())
 	}
 	return grew, nil
+}
+
+// write puts a piece into the spool. While the container lives it does not wait for the sinks, for it may end meanwhile: the
+// piece is read again at the next look.
+func (f *visitedFile) write(ctx context.Context, text []byte, last bool) error {
+	if !last {
+		soon, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		ctx = soon
+	}
+	return f.sp.write(ctx, text)
 }
 
 func (f *visitedFile) offset() int64 {

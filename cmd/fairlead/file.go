@@ -92,7 +92,7 @@ func (f File) Validate() error {
 	if f.Node.Name == "" {
 		problem("node.name", "expected a name for this host")
 	}
-	if a := f.Node.Address; a.IsValid() && !a.IsGlobalUnicast() {
+	if a := f.Node.Address; a.IsValid() && (a.IsUnspecified() || a.IsMulticast()) {
 		problem("node.address", "%s is not an address by which other hosts reach this one", a)
 	}
 	for key, dir := range map[string]string{"run_dir": f.RunDir, "state_dir": f.StateDir, "host.proc": f.Host.Proc, "host.sys": f.Host.Sys} {
