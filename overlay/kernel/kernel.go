@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,6 +24,9 @@ type Conn struct {
 	route *socket         // for what is changed
 	pid   uint32          // route's address, by which Watch knows our own changes
 	table tableConn
+	// rtnl is who waits for the kernel's lock of that name, which all changes of links and routes take one after the other:
+	// a write to a device's settings does not wait for it but tries again and again (rtnl_trylock, restart_syscall).
+	rtnl sync.Mutex
 	// trusted are the networks that firewalld was told of; LetThrough alone touches it.
 	trusted []netip.Prefix
 }
@@ -34,6 +38,7 @@ func Open(root host.Root) (*Conn, error) {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	c := &Conn{root: root, route: route}
+	route.rtnl = &c.rtnl
 	if c.pid, err = route.address(); err == nil {
 		c.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}

@@ -15,6 +15,9 @@ import (
 // a message asks while it is sent, one after the other, and the answers lie there when sending returns. So the socket
 // stays out of Go's poller, which would wake a thread for each answer. It is safe for concurrent use.
 type socket struct {
+	// rtnl, unless nil, is held while the kernel does what was sent; see Conn.
+	rtnl *sync.Mutex
+
 	mu  sync.Mutex
 	fd  int
 	seq uint32
@@ -112,6 +115,10 @@ func (s *socket) begin(messages []message) (first, last uint32) {
 }
 
 func (s *socket) send() error {
+	if s.rtnl != nil {
+		s.rtnl.Lock()
+		defer s.rtnl.Unlock()
+	}
 	_, err := again(func() (int, error) { return unix.Write(s.fd, s.out) })
 	return err
 }

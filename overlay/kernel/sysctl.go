@@ -65,7 +65,9 @@ func (c *Conn) keepAdvertisements() error {
 
 // setLinkSysctl writes a setting of one device. On a kernel without IPv6 there is none to set for it.
 func (c *Conn) setLinkSysctl(s plan.SetLinkSysctl) error {
+	c.rtnl.Lock()
 	err := os.WriteFile(c.sysctlPath("net", s.Family, "conf", s.Dev, s.Key), []byte(s.Value), 0o644)
+	c.rtnl.Unlock()
 	if s.Family == "ipv6" && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

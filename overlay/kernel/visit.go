@@ -25,6 +25,7 @@ func (c *Conn) Visit(ns plan.Namespace) (*Visit, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink in %s: %w", ns.Path, err)
 	}
+	s.rtnl = &c.rtnl
 	return &Visit{c, s, ns}, nil
 }
 
