@@ -8,11 +8,14 @@ import (
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
 
+// holds tells whether addr is of this host's blocks.
+func holds(n plan.Network, addr netip.Addr) bool {
+	return slices.ContainsFunc(n.Blocks, func(b netip.Prefix) bool { return b.Contains(addr) })
+}
+
 // isFenced tells whether an attachment has an address that is not of this host's blocks (any more).
 func isFenced(a plan.Attachment, n plan.Network) bool {
-	return slices.ContainsFunc(a.Addrs(), func(addr netip.Addr) bool {
-		return !slices.ContainsFunc(n.Blocks, func(b netip.Prefix) bool { return b.Contains(addr) })
-	})
+	return slices.ContainsFunc(a.Addrs(), func(addr netip.Addr) bool { return !holds(n, addr) })
 }
 
 // withdrawn gives the addresses of containers that this host has lost to others, by the word of a shared store: nothing
@@ -22,11 +25,11 @@ func (s *session) withdrawn(all []plan.Attachment) map[netip.Addr]bool {
 	for _, a := range all {
 		i := networkIndex(s.networks, a.Network)
 		known := slices.ContainsFunc(s.cluster.Networks, func(n store.Network) bool { return n.Name == a.Network })
-		if i < 0 || !known || !isFenced(a, s.networks[i]) {
+		if i < 0 || !known {
 			continue
 		}
 		for _, addr := range a.Addrs() {
-			if !slices.ContainsFunc(s.networks[i].Blocks, func(b netip.Prefix) bool { return b.Contains(addr) }) {
+			if !holds(s.networks[i], addr) {
 				out[addr] = true
 			}
 		}

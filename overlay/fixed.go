@@ -227,7 +227,7 @@ func (s *session) isFixed(network plan.Network, addr netip.Addr) (bool, error) {
 		}
 		fault.Ranges = n.FixedRanges()
 	}
-	if slices.ContainsFunc(network.Blocks, func(b netip.Prefix) bool { return b.Contains(addr) }) {
+	if holds(network, addr) {
 		return false, nil
 	}
 	for _, p := range network.Peers {

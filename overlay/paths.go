@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fairlead-dev/fairlead/overlay/ipam"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/probe"
 )
@@ -102,8 +101,8 @@ func targets(networks []plan.Network, limits map[string]int, found map[string]fo
 	at := map[string]int{}
 	for _, n := range networks {
 		for _, p := range n.Peers {
-			i := slices.IndexFunc(p.Blocks, func(b netip.Prefix) bool { return b.Addr().Is4() && !b.IsSingleIP() })
-			if i < 0 || !n.Node.Is4() {
+			node, _ := nodeOf(p.Blocks)
+			if !node.IsValid() || !n.Node.Is4() {
 				continue
 			}
 			k, known := at[p.Name]
@@ -112,7 +111,7 @@ func targets(networks []plan.Network, limits map[string]int, found map[string]fo
 				at[p.Name] = k
 				out = append(out, probe.Peer{Name: p.Name, Direct: found[p.Name].direct, MTU: found[p.Name].mtu})
 			}
-			hop := probe.Hop{Dev: n.Device(), MAC: p.VTEP.MAC, From: n.Node, To: ipam.Node(p.Blocks[i]), Full: n.MTU}
+			hop := probe.Hop{Dev: n.Device(), MAC: p.VTEP.MAC, From: n.Node, To: node, Full: n.MTU}
 			limit := limits[p.Name]
 			if limit > 0 {
 				hop.Full = min(n.MTU, limit-vxlanOverhead(p.VTEP.Addr))

@@ -59,7 +59,7 @@ func (e Elements) lines(verb string) string {
 		line("links", "%s . %s", l.Dev, l.MAC)
 	}
 	for _, f := range e.Forwards {
-		n := map[bool]string{true: "4", false: "6"}[f.Host.Addr().Is4()]
+		n := suffix(f.Host.Addr())
 		if f.Host.Addr().IsUnspecified() {
 			line("any"+n, "%s . %d : %s . %d", f.Protocol, f.Host.Port(), f.To.Addr(), f.To.Port())
 		} else {
@@ -67,16 +67,24 @@ func (e Elements) lines(verb string) string {
 		}
 	}
 	for _, a := range e.Hairpins {
-		line("hairpin"+map[bool]string{true: "4", false: "6"}[a.Is4()], "%s . %s", a, a)
+		line("hairpin"+suffix(a), "%s . %s", a, a)
 	}
 	for _, a := range e.VTEPs {
-		line("vteps"+map[bool]string{true: "4", false: "6"}[a.Is4()], "%s", a)
+		line("vteps"+suffix(a), "%s", a)
 	}
 	for _, d := range e.Direct {
 		line("direct", "%s . %s", d.MAC, d.Block)
 	}
 	for _, d := range e.Disowned {
-		line("disowned"+map[bool]string{true: "4", false: "6"}[d.Block.Addr().Is4()], "%s . %s", d.MAC, d.Block)
+		line("disowned"+suffix(d.Block.Addr()), "%s . %s", d.MAC, d.Block)
 	}
 	return strings.Join(out, "\n")
+}
+
+// suffix ends the names of those sets that are there for each family.
+func suffix(a netip.Addr) string {
+	if a.Is4() {
+		return "4"
+	}
+	return "6"
 }

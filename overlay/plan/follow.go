@@ -31,44 +31,25 @@ func Follow(before, now []Network) (steps []Step, ok bool) {
 		return nil, false
 	}
 	old, want := Host{Networks: was}, Host{Networks: is}
-	routes := diff(wantRoutes(want), wantRoutes(old), func(r Route) netip.Prefix { return r.Dst })
-	neighs := diff(wantNeighs(want), wantNeighs(old), func(n Neigh) Neigh { return Neigh{Dev: n.Dev, IP: n.IP} })
-	fdb := diff(wantFDB(want), wantFDB(old), func(f FDB) FDB { return FDB{Dev: f.Dev, MAC: f.MAC} })
+	ways := diffWays(want, wantRoutes(old), wantNeighs(old), wantFDB(old))
 	// Two names may have one address for a moment: a host that was made anew. What of one goes may be the other's.
 	theirs := func(n Neigh) bool {
 		return anyPeer(now, func(p Peer) bool { return p.VTEP.Has(n.IP) && slices.Contains(p.hops(), n.IP) })
 	}
-	if slices.ContainsFunc(neighs.extra, theirs) {
+	if slices.ContainsFunc(ways.neighs.extra, theirs) {
 		return nil, false
 	}
 	had, has := wantTable(old).Elements, wantTable(want).Elements
 	gone, come := has.missingFrom(had, true), has.missingFrom(had, false)
 	gone.VTEPs = slices.DeleteFunc(gone.VTEPs, func(a netip.Addr) bool { return anyPeer(now, func(p Peer) bool { return p.VTEP.Addr == a }) })
-	for _, r := range routes.extra {
-		steps = append(steps, DeleteRoute{r})
-	}
-	for _, n := range neighs.extra {
-		steps = append(steps, DeleteNeigh{n})
-	}
-	for _, f := range fdb.extra {
-		steps = append(steps, DeleteFDB{f})
-	}
+	steps = ways.remove()
 	if !gone.empty() {
 		steps = append(steps, Dismiss{gone})
 	}
 	if !come.empty() {
 		steps = append(steps, Admit{come})
 	}
-	for _, f := range fdb.missing {
-		steps = append(steps, ReplaceFDB{f})
-	}
-	for _, n := range neighs.missing {
-		steps = append(steps, ReplaceNeigh{n})
-	}
-	for _, r := range routes.missing {
-		steps = append(steps, ReplaceRoute{r})
-	}
-	return steps, true
+	return append(steps, ways.write()...), true
 }
 
 func anyPeer(networks []Network, is func(Peer) bool) bool {

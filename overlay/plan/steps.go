@@ -16,25 +16,13 @@ func Steps(want Host, have Observed) []Step {
 	want.Attachments = only(want.Attachments, func(a Attachment) bool { return links.present[a.Link()] })
 	// What stood on a link that goes, goes with it.
 	kept := func(dev string) bool { return !links.gone[dev] }
-	routes := diff(wantRoutes(want), only(have.Routes, func(r Route) bool { return r.Unreachable || kept(r.Dev) }),
-		func(r Route) netip.Prefix { return r.Dst })
-	neighs := diff(wantNeighs(want), only(have.Neighs, func(n Neigh) bool { return kept(n.Dev) }),
-		func(n Neigh) Neigh { return Neigh{Dev: n.Dev, IP: n.IP} })
-	fdb := diff(wantFDB(want), only(have.FDB, func(f FDB) bool { return kept(f.Dev) }),
-		func(f FDB) FDB { return FDB{Dev: f.Dev, MAC: f.MAC} })
+	ways := diffWays(want, only(have.Routes, func(r Route) bool { return r.Unreachable || kept(r.Dev) }),
+		only(have.Neighs, func(n Neigh) bool { return kept(n.Dev) }), only(have.FDB, func(f FDB) bool { return kept(f.Dev) }))
 	addrs := diff(wantAddrs(want), only(have.Addrs, func(a Addr) bool { return kept(a.Dev) }),
 		func(a Addr) Addr { return a })
 
 	// First what is not wanted, then what is missing; forwarding only once the filter stands.
-	for _, r := range routes.extra {
-		steps = append(steps, DeleteRoute{r})
-	}
-	for _, n := range neighs.extra {
-		steps = append(steps, DeleteNeigh{n})
-	}
-	for _, f := range fdb.extra {
-		steps = append(steps, DeleteFDB{f})
-	}
+	steps = append(steps, ways.remove()...)
 	for _, a := range addrs.extra {
 		steps = append(steps, DeleteAddr{a})
 	}
@@ -45,13 +33,47 @@ func Steps(want Host, have Observed) []Step {
 	for _, a := range addrs.missing {
 		steps = append(steps, AddAddr{a})
 	}
-	for _, f := range fdb.missing {
+	return append(steps, ways.write()...)
+}
+
+// ways are the differences in what leads to containers here and at peers.
+type ways struct {
+	routes difference[Route]
+	neighs difference[Neigh]
+	fdb    difference[FDB]
+}
+
+func diffWays(want Host, routes []Route, neighs []Neigh, fdb []FDB) ways {
+	return ways{
+		diff(wantRoutes(want), routes, func(r Route) netip.Prefix { return r.Dst }),
+		diff(wantNeighs(want), neighs, func(n Neigh) Neigh { return Neigh{Dev: n.Dev, IP: n.IP} }),
+		diff(wantFDB(want), fdb, func(f FDB) FDB { return FDB{Dev: f.Dev, MAC: f.MAC} }),
+	}
+}
+
+// remove takes away what is not wanted: routes first, so that nothing is sent where nothing is.
+func (w ways) remove() (steps []Step) {
+	for _, r := range w.routes.extra {
+		steps = append(steps, DeleteRoute{r})
+	}
+	for _, n := range w.neighs.extra {
+		steps = append(steps, DeleteNeigh{n})
+	}
+	for _, f := range w.fdb.extra {
+		steps = append(steps, DeleteFDB{f})
+	}
+	return steps
+}
+
+// write makes what is missing: routes last.
+func (w ways) write() (steps []Step) {
+	for _, f := range w.fdb.missing {
 		steps = append(steps, ReplaceFDB{f})
 	}
-	for _, n := range neighs.missing {
+	for _, n := range w.neighs.missing {
 		steps = append(steps, ReplaceNeigh{n})
 	}
-	for _, r := range routes.missing {
+	for _, r := range w.routes.missing {
 		steps = append(steps, ReplaceRoute{r})
 	}
 	return steps
