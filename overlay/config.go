@@ -191,12 +191,7 @@ func (n Network) cidrs() []netip.Prefix {
 }
 
 func (c Config) validatePeers(problem func(key, format string, args ...any)) {
-	type held struct {
-		by    string
-		block netip.Prefix
-	}
-	var blocks []held
-	names, addrs := map[string]int{}, map[netip.Addr]int{}
+	names, addrs, blocks := map[string]int{}, map[netip.Addr]int{}, heldBlocks(c.Peers)
 	for i, p := range c.Peers {
 		at := fmt.Sprintf("peers[%d]", i)
 		if p.Name == "" {
@@ -223,12 +218,9 @@ func (c Config) validatePeers(problem func(key, format string, args ...any)) {
 			case !slices.ContainsFunc(c.Networks, func(n Network) bool { return len(within(n.cidrs(), []netip.Prefix{b})) > 0 }):
 				problem(key, "%s is in no network's cidr or cidr6", b)
 			}
-			for _, h := range blocks {
-				if h.block.Overlaps(b) {
-					problem(key, "%s overlaps %s of %s", b, h.block, h.by)
-				}
+			if around, by := blocks.around(b, blockAt{i, k}); by != nil {
+				problem(key, "%s overlaps %s of %s", b, around, by.Name)
 			}
-			blocks = append(blocks, held{p.Name, b})
 		}
 	}
 }

@@ -24,11 +24,19 @@ func (s *session) probePeers(ctx context.Context) error {
 	return nil
 }
 
-// setNetworks works out this host's part in each network, and who is to be probed. The session is locked.
+// setNetworks works out this host's part in each network, and who is to be probed; at the start adoptPaths does the rest.
+// The session is locked.
 func (s *session) setNetworks() {
-	networks := s.o.cfg.networks(s.served(), s.cluster, s.underlay, s.near)
-	s.prober.Set(targets(networks, s.limits, nil))
-	s.networks = choosePaths(networks, s.listed, s.prober.States())
+	s.networks = s.o.cfg.networks(s.served(), s.cluster, s.underlay, s.near)
+	if s.prober != nil {
+		s.probeAll(nil)
+	}
+}
+
+// probeAll has all peers probed, and takes the paths that are known to work.
+func (s *session) probeAll(found map[string]foundPath) {
+	s.prober.Set(targets(s.networks, s.limits, found))
+	s.networks = choosePaths(s.networks, s.listed, s.prober.States())
 }
 
 // adoptPaths begins with the paths that the kernel has: a restart with nothing changed writes nothing.
@@ -36,20 +44,19 @@ func (s *session) adoptPaths(have plan.Observed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := pathsOf(s.networks, have, s.underlay.Dev)
-	near := maps.Clone(s.near)
+	near := map[netip.Addr]plan.MAC{}
 	for _, f := range found {
-		if near == nil {
-			near = map[netip.Addr]plan.MAC{}
-		}
-		if _, known := near[f.addr]; !known && f.direct && f.mac != (plan.MAC{}) && s.underlay.Net.Contains(f.addr) {
+		if f.direct && f.mac != (plan.MAC{}) && s.underlay.Net.Contains(f.addr) {
 			near[f.addr] = f.mac // the kernel has forgotten the neighbour, as it does with those that are not used
 		}
 	}
-	s.near = near
-	networks := s.o.cfg.networks(s.served(), s.cluster, s.underlay, s.near)
+	maps.Copy(near, s.near)
+	if len(near) > len(s.near) {
+		s.near = near
+		s.setNetworks()
+	}
 	s.prober = probe.New() // not running yet
-	s.prober.Set(targets(networks, s.limits, found))
-	s.networks = choosePaths(networks, s.listed, s.prober.States())
+	s.probeAll(found)
 }
 
 // foundPath is what the kernel has of the paths to one peer.

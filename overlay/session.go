@@ -63,8 +63,8 @@ type session struct {
 	inUse        map[string]bool   // networks of attachments that are yet to be recovered
 	taken        chan struct{}     // closed, and replaced, when a cluster was taken over
 
-	prober    *probe.Prober
-	following *following // nil until the first cluster is asked for
+	prober    *probe.Prober // nil until the kernel's paths are adopted
+	following *following    // nil until the first cluster is asked for
 
 	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
 	// with the table and must not see an attachment half made.
@@ -92,7 +92,7 @@ type session struct {
 // start opens everything and recovers. It changes the kernel only where it differs from what is wanted.
 func (o *Overlay) start(ctx context.Context) (_ *session, err error) {
 	began := time.Now()
-	s := &session{o: o, table: newTable(), prober: probe.New(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1), taken: make(chan struct{})}
+	s := &session{o: o, table: newTable(), retired: make(chan struct{}, 1), published: make(chan struct{}, 1), repair: make(chan struct{}, 1), others: make(chan struct{}, 1), found: make(chan struct{}, 1), taken: make(chan struct{})}
 	if s.kernel, err = kernel.Open(o.deps.Root); err != nil {
 		return nil, err
 	}

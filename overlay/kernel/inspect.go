@@ -97,3 +97,14 @@ func view(h *netlink.Handle, name string) (linkView, error) {
 	}
 	return v, nil
 }
+
+// destination gives a route's; a default route has none in the message.
+func destination(r netlink.Route) netip.Prefix {
+	switch {
+	case r.Dst != nil:
+		return netPrefix(r.Dst)
+	case r.Family == netlink.FAMILY_V6:
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}

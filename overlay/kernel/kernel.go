@@ -20,7 +20,8 @@ import (
 // use; the kernel itself takes one change of links at a time (RTNL).
 type Conn struct {
 	root  host.Root
-	nl    *netlink.Handle // for what is listed
+	nl    *netlink.Handle // for what is listed by the few
+	lists *socket         // for what is listed by thousands
 	route *socket         // for what is changed
 	pid   uint32          // route's address, by which Watch knows our own changes
 	table tableConn
@@ -40,10 +41,14 @@ func Open(root host.Root) (*Conn, error) {
 	c := &Conn{root: root, route: route}
 	route.rtnl = &c.rtnl
 	if c.pid, err = route.address(); err == nil {
+		c.lists, err = openSocket(unix.NETLINK_ROUTE)
+	}
+	if err == nil {
+		c.lists.in = make([]byte, 32<<10) // the largest part that a dump has (netlink_dump)
 		c.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}
 	if err != nil {
-		route.close()
+		c.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	return c, nil
@@ -51,7 +56,10 @@ func Open(root host.Root) (*Conn, error) {
 
 // Close ends the Conn.
 func (c *Conn) Close() {
-	c.nl.Close()
+	if c.nl != nil {
+		c.nl.Close()
+	}
+	c.lists.close()
 	c.route.close()
 	c.table.close()
 }

@@ -78,53 +78,43 @@ func observedLink(l netlink.Link) plan.Link {
 }
 
 func (c *Conn) routes(names map[int]string) ([]plan.Route, error) {
-	filter := &netlink.Route{Protocol: plan.Protocol, Table: unix.RT_TABLE_MAIN}
-	list, err := bothFamilies(func(family int) ([]netlink.Route, error) {
-		return c.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	return retryDump(func() (out []plan.Route, err error) {
+		for _, v6 := range []bool{false, true} {
+			err = errors.Join(err, c.eachRoute(v6, func(r route) {
+				if r.protocol != plan.Protocol {
+					return
+				}
+				ours := plan.Route{Dst: r.dst, Unreachable: r.kind == unix.RTN_UNREACHABLE, Via: r.via, OnLink: r.onLink, Src: r.src, MTU: r.mtu}
+				if !ours.Unreachable { // of which IPv6 shows lo
+					ours.Dev = names[r.dev]
+				}
+				out = append(out, ours)
+			}))
+		}
+		return out, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	var out []plan.Route
-	for _, r := range list {
-		route := plan.Route{
-			Dst: destination(r), Unreachable: r.Type == unix.RTN_UNREACHABLE, Dev: names[r.LinkIndex],
-			Via: addr(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addr(r.Src), MTU: r.MTU,
-		}
-		if route.Unreachable {
-			route.Dev = "" // IPv6 shows lo
-		}
-		out = append(out, route)
-	}
-	return out, nil
 }
 
 func (c *Conn) neighs(ours map[int]plan.Link) ([]plan.Neigh, error) {
-	list, err := bothFamilies(func(family int) ([]netlink.Neigh, error) { return c.nl.NeighList(0, family) })
-	if err != nil {
-		return nil, err
-	}
-	var out []plan.Neigh
-	for _, n := range list {
-		if l, ok := ours[n.LinkIndex]; ok && n.State == netlink.NUD_PERMANENT {
-			out = append(out, plan.Neigh{Dev: l.Name, IP: addr(n.IP), MAC: mac(n.HardwareAddr)})
-		}
-	}
-	return out, nil
+	return retryDump(func() (out []plan.Neigh, err error) {
+		err = c.eachNeighbour(unix.AF_UNSPEC, func(n neighbour) {
+			if l, ok := ours[n.dev]; ok && n.permanent {
+				out = append(out, plan.Neigh{Dev: l.Name, IP: n.addr, MAC: n.mac})
+			}
+		})
+		return out, err
+	})
 }
 
 func (c *Conn) fdb(ours map[int]plan.Link) ([]plan.FDB, error) {
-	list, err := retryDump(func() ([]netlink.Neigh, error) { return c.nl.NeighList(0, unix.AF_BRIDGE) })
-	if err != nil {
-		return nil, err
-	}
-	var out []plan.FDB
-	for _, f := range list {
-		if l, ok := ours[f.LinkIndex]; ok && l.Kind == "vxlan" && f.IP != nil {
-			out = append(out, plan.FDB{Dev: l.Name, MAC: mac(f.HardwareAddr), Dst: addr(f.IP)})
-		}
-	}
-	return out, nil
+	return retryDump(func() (out []plan.FDB, err error) {
+		err = c.eachNeighbour(unix.AF_BRIDGE, func(f neighbour) {
+			if l, ok := ours[f.dev]; ok && l.Kind == "vxlan" && f.addr.IsValid() {
+				out = append(out, plan.FDB{Dev: l.Name, MAC: f.mac, Dst: f.addr})
+			}
+		})
+		return out, err
+	})
 }
 
 func (c *Conn) addrs(ours map[int]plan.Link) ([]plan.Addr, error) {
@@ -162,7 +152,7 @@ func retryDump[T any](dump func() ([]T, error)) ([]T, error) {
 	return nil, errors.New("the kernel's tables changed during each of ten dumps")
 }
 
-func mac(b net.HardwareAddr) (m plan.MAC) {
+func mac(b []byte) (m plan.MAC) {
 	copy(m[:], b)
 	return m
 }
@@ -170,17 +160,6 @@ func mac(b net.HardwareAddr) (m plan.MAC) {
 func addr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
-}
-
-// destination gives a route's; a default route has none in the message.
-func destination(r netlink.Route) netip.Prefix {
-	switch {
-	case r.Dst != nil:
-		return netPrefix(r.Dst)
-	case r.Family == netlink.FAMILY_V6:
-		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
 func netPrefix(n *net.IPNet) netip.Prefix {

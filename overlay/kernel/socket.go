@@ -50,7 +50,11 @@ func (s *socket) address() (uint32, error) {
 	return 0, err
 }
 
-func (s *socket) close() { _ = unix.Close(s.fd) }
+func (s *socket) close() {
+	if s != nil {
+		_ = unix.Close(s.fd)
+	}
+}
 
 // do sends messages and gives for each its errno, nil for success, and what the last one was answered besides. The
 // kernel goes on behind a message that fails; err means that the socket failed and what was done is not known.

@@ -181,11 +181,19 @@ func PeerRoutes(n Network, p Peer) (out []Route) {
 	return out
 }
 
-// Repath gives what leads from one choice of paths to another: one route for each block.
+// Repath gives what leads from one choice of paths to another, of the same peers: one route for each block.
 func Repath(before, now []Network) (steps []Step) {
-	routes := diff(wantRoutes(Host{Networks: now}), wantRoutes(Host{Networks: before}), func(r Route) netip.Prefix { return r.Dst })
-	for _, r := range routes.missing {
-		steps = append(steps, ReplaceRoute{r})
+	for i, n := range now {
+		for k, p := range n.Peers {
+			if p.equal(before[i].Peers[k]) { // thousands are, each time
+				continue
+			}
+			for j, r := range PeerRoutes(n, p) {
+				if r != PeerRoutes(before[i], before[i].Peers[k])[j] {
+					steps = append(steps, ReplaceRoute{r})
+				}
+			}
+		}
 	}
 	return steps
 }
