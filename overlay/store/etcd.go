@@ -141,7 +141,11 @@ func (e *Etcd) Follow(ctx context.Context, publish func(Cluster)) error {
 			return err
 		}
 		if !away || time.Since(began) > time.Minute {
-			f.last = step{refused: f.last.refused, problem: fmt.Sprintf("etcd does not answer; what is known stays in force: %v", err)}
+			why := "etcd does not answer"
+			if errors.Is(err, errUnsaved) {
+				why = "etcd is not followed"
+			}
+			f.last = step{refused: f.last.refused, problem: fmt.Sprintf("%s; what is known stays in force: %v", why, err)}
 			away, wait = true, firstBackoff
 			if err := f.tell(); err != nil {
 				return err
@@ -184,9 +188,15 @@ func (f *follower) remember() error {
 	return nil
 }
 
+// errUnsaved means that the state directory did not take what is known: a full disk, most often.
+var errUnsaved = errors.New("what is known of the cluster could not be written")
+
 func (f *follower) save() error {
 	f.unsaved = false
-	return f.deps.State.WriteJSON(memoryFile, f.n.mem)
+	if err := f.deps.State.WriteJSON(memoryFile, f.n.mem); err != nil {
+		return fmt.Errorf("%w: %w", errUnsaved, err)
+	}
+	return nil
 }
 
 // end keeps what is known and closes the connection.
@@ -195,7 +205,7 @@ func (f *follower) end() {
 	f.hangUp()
 	if f.unsaved {
 		if err := f.save(); err != nil {
-			f.deps.Log.Error("what is known of the cluster could not be written", "err", err)
+			f.deps.Log.Error("the last news of the cluster are lost; they are read again from etcd", "err", err)
 		}
 	}
 }
