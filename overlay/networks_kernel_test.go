@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +31,9 @@ type site struct {
 	t       *testing.T
 	o       *overlay.Overlay
 	outside *hosttest.NetNamespace
-	stats   stat.Registry
+	stats   *stat.Registry
+	dir     string // the overlay's state
+	stop    func() // ends the overlay; may be called again
 }
 
 type board struct{}
@@ -58,11 +61,15 @@ func (s *site) start(c overlay.Config) {
 	s.startAs("web1", c)
 }
 
-// startAs runs that of the host NAME.
+// startAs runs that of the host NAME. After stop it may be called again, for another life with the same state.
 func (s *site) startAs(name string, c overlay.Config) {
 	s.t.Helper()
 	t := s.t
-	dir, err := state.Open(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s.stats = &stat.Registry{}
+	if s.dir == "" {
+		s.dir = t.TempDir()
+	}
+	dir, err := state.Open(s.dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +77,7 @@ func (s *site) startAs(name string, c overlay.Config) {
 		t.Fatal(err)
 	}
 	s.o, err = overlay.New(c, overlay.Deps{
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stats: &s.stats, State: dir, Root: host.DefaultRoot(), Board: board{}, NodeName: name,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stats: s.stats, State: dir, Root: host.DefaultRoot(), Board: board{}, NodeName: name,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,12 +85,13 @@ func (s *site) startAs(name string, c overlay.Config) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.o.Run(ctx) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(s.stop)
 	if err := s.o.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}

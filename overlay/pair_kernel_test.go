@@ -25,7 +25,8 @@ type pair struct {
 	far   *hosttest.NetNamespace // web2
 	here  box
 	there box
-	agent *exec.Cmd // of web2
+	agent *exec.Cmd      // of web2
+	cfg   overlay.Config // of both
 }
 
 // otherHost tells a process of this test that it is web2: its configuration, and its container's namespace.
@@ -73,6 +74,7 @@ func (p *pair) begin(path, address string) {
 	}
 	p.there.NetNamespace = hosttest.NetNS(s.t)
 	p.startOther(otherHost{c, p.there.Path})
+	p.cfg = c
 	s.start(c)
 	p.here = s.box("here", "blue")
 	s.serve(p.there.NetNamespace, ":80")

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/test/hosttest"
@@ -208,6 +210,56 @@ func TestABlackHoleIsFoundAndLargePacketsGetThroughAfterwards(t *testing.T) {
 	})
 	if <-got != sha256.Sum256(data) {
 		t.Error("5 MB did not get through")
+	}
+}
+
+func TestARestartWithADirectAndANarrowPathWritesNothing(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	p := newPair(t, "auto")
+	p.until("direct", p.route, plainly)
+	p.middle("ip link set p0 mtu 1300; ip link set p1 mtu 1300")
+	p.until("narrow", p.route, "mtu 1")
+	table := func() string { return p.sh("nft -a list table inet fairlead | grep handle") }
+	p.stop()
+	before, rules := p.route(), table()
+	if !strings.Contains(before, plainly) {
+		t.Fatalf("the path changed too: %s", before)
+	}
+	written := routeEvents(t)
+	p.start(p.cfg)
+	if events := written(); len(events) > 0 {
+		t.Errorf("the restart wrote routes: %q", events)
+	}
+	if after := table(); after != rules {
+		t.Errorf("the restart wrote the table; before:\n%s\nafter:\n%s", rules, after)
+	}
+	p.sh("ip route del 10.42.2.0/24 proto 94")
+	if len(written()) == 0 {
+		t.Error("the events of routes do not come")
+	}
+}
+
+// routeEvents gives what the kernel told of routes since the last call. It tells while a route is written.
+func routeEvents(t *testing.T) func() (messages []string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_ROUTE}); err != nil {
+		t.Fatal(err)
+	}
+	return func() (messages []string) {
+		for b := make([]byte, 8<<10); ; {
+			n, err := unix.Read(fd, b)
+			if err != nil {
+				return messages
+			}
+			messages = append(messages, string(b[:n]))
+		}
 	}
 }
 
