@@ -4,16 +4,19 @@ package overlay_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"net"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/test/hosttest"
 )
 
-// The kernels that we meet have no SCTP of their own: the two ends write its packets themselves (RFC 9260).
+// Where the kernel has SCTP, two of its sockets speak; where not, the two ends write its packets themselves (RFC 9260).
 func TestAnSCTPAssociationBeginsThroughAPortOfTheHost(t *testing.T) {
 	if !hosttest.InOwnNetNS(t) {
 		return
@@ -22,6 +25,10 @@ func TestAnSCTPAssociationBeginsThroughAPortOfTheHost(t *testing.T) {
 	b, err := s.attach("a", "blue", plan.Port{HostPort: 3868, ContainerPort: 3869, Protocol: plan.SCTP})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if listener := s.sctp(b.NetNamespace); listener >= 0 {
+		s.associate(listener, b.Addr.As4())
+		return
 	}
 	server, client := s.raw(b.NetNamespace), s.raw(s.outside)
 	const client16, host16, container16, tag = 40000, 3868, 3869, 7
@@ -40,6 +47,59 @@ func TestAnSCTPAssociationBeginsThroughAPortOfTheHost(t *testing.T) {
 	}
 	if !checksumHolds(got) {
 		t.Error("the answer's checksum does not hold after its port was changed")
+	}
+}
+
+// sctp opens a socket of the kernel's own SCTP in a namespace, or gives -1.
+func (s *site) sctp(ns *hosttest.NetNamespace) (fd int) {
+	s.t.Helper()
+	inside(s.t, ns, func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+			fd, err = -1, nil
+		}
+		return err
+	})
+	if fd >= 0 {
+		s.t.Cleanup(func() { _ = unix.Close(fd) })
+	}
+	return fd
+}
+
+// associate has a host outside say something to the container, which listens at addr, and hear it again.
+func (s *site) associate(listener int, addr [4]byte) {
+	s.t.Helper()
+	t := s.t
+	if err := errors.Join(unix.Bind(listener, &unix.SockaddrInet4{Port: 3869, Addr: addr}), unix.Listen(listener, 1)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		fd, _, err := unix.Accept(listener)
+		if err != nil {
+			return // the client fails, and says so
+		}
+		defer unix.Close(fd)
+		b := make([]byte, 100)
+		if n, err := unix.Read(fd, b); err == nil {
+			_, _ = unix.Write(fd, b[:n])
+		}
+	}()
+	client := s.sctp(s.outside)
+	patience := unix.NsecToTimeval(int64(hosttest.Bound(10 * time.Second)))
+	err := errors.Join(unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience), unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience))
+	if err == nil {
+		err = unix.Connect(client, &unix.SockaddrInet4{Port: 3868, Addr: [4]byte{192, 0, 2, 11}})
+	}
+	if err == nil {
+		_, err = unix.Write(client, []byte("hello"))
+	}
+	b := make([]byte, 100)
+	n := 0
+	if err == nil {
+		n, err = unix.Read(client, b)
+	}
+	if err != nil || string(b[:n]) != "hello" {
+		t.Fatalf("heard %q: %v", b[:max(n, 0)], err)
 	}
 }
 

@@ -237,7 +237,7 @@ func engine(t *testing.T, d *daemons.APIDaemon, v *container.Inventory, r contai
 	args := []string{"run", "-d", "--name", "inv-api", "--label", "story=told", "--net", "none", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "50",
 		"-v", "inv-data:/data", "-v", "/tmp:/host:ro"}
 	if r == "podman" {
-		args = append(args, "--cgroup-parent", d.Cgroup, "--log-driver", "k8s-file", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
+		args = append(args, "--cgroup-parent", d.Cgroup, "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
 	}
 	id := must(t)(d.Client(t.Context(), append(args, "bb", "sh", "-c", "echo hello; sleep 1000")...))
 	soon(t, "start", await(t, v, "start", hasState("inv-api", container.Running)), within)
@@ -276,11 +276,7 @@ func engine(t *testing.T, d *daemons.APIDaemon, v *container.Inventory, r contai
 			t.Errorf("a tombstone of %s: %+v", g.Runtime, g)
 		}
 	}
-	kept := []string{"create", "--name", "inv-kept", "--net", "none"}
-	if r == "podman" {
-		kept = append(kept, "--log-driver", "k8s-file") // journald, where systemd is, is hidden from it
-	}
-	must(t)(d.Client(t.Context(), append(kept, "bb", "sleep", "1000")...))
+	must(t)(d.Client(t.Context(), "create", "--name", "inv-kept", "--net", "none", "bb", "sleep", "1000"))
 	await(t, v, "creation", hasState("inv-kept", container.Created))
 	crash(t, v, r, "inv-kept", d.Kill, func() error { return d.Start(t.Context()) })
 }

@@ -107,7 +107,7 @@ func diffLinks(want Host, have Observed) linkDiff {
 		case name != l.Name && !l.Retired && wanted[name].Kind == l.Kind && !d.present[name]:
 			w := wanted[name]
 			d.gone[l.Name], d.present[name] = true, true
-			d.make = append(d.make, RenameLink{l.Name, name}, SetLink{name, w.MTU, w.Group, w.MAC, true})
+			d.make = append(d.make, RenameLink{l.Name, name}, setLink(name, w, l))
 		case !ok || l.Retired || !sameKind(w, l):
 			d.gone[l.Name] = true
 			if l.Kind != "veth" {
@@ -119,7 +119,7 @@ func diffLinks(want Host, have Observed) linkDiff {
 				d.remove = append(d.remove, RetireLink{l.Name})
 			}
 		case w.MTU != l.MTU || !l.Up || w.Group != l.Group || w.MAC != l.MAC:
-			d.make = append(d.make, SetLink{l.Name, w.MTU, w.Group, w.MAC, true})
+			d.make = append(d.make, setLink(l.Name, w, l))
 			d.present[l.Name] = true
 		default:
 			d.present[l.Name] = true
@@ -134,6 +134,16 @@ func diffLinks(want Host, have Observed) linkDiff {
 		}
 	}
 	return d
+}
+
+// setLink gives a link what it should have. Its MAC is left alone where it is right: setting it, even to what it is, takes
+// the link's neighbours away (NETDEV_CHANGEADDR; seen on Linux 6.1).
+func setLink(name string, want, have Link) SetLink {
+	s := SetLink{Name: name, MTU: want.MTU, Group: want.Group, Up: true}
+	if want.MAC != have.MAC {
+		s.MAC = want.MAC
+	}
+	return s
 }
 
 // sameKind tells whether a link can stay; what else differs can be set.

@@ -110,7 +110,7 @@ ip link set ` + link + ` mtu 1450 group 64030 address ` + HostMAC.String() + ` u
 			o.Routes, o.Neighs = o.Routes[:4], slices.DeleteFunc(o.Neighs, func(n Neigh) bool { return n.Dev == link })
 		}, `
 ip link set foo0 down name ` + link + `
-ip link set ` + link + ` mtu 1450 group 64030 address ` + HostMAC.String() + ` up
+ip link set ` + link + ` mtu 1450 group 64030 up
 ip neigh replace 10.42.1.2 lladdr ` + container().ContainerMAC().String() + ` dev ` + link + ` nud permanent
 ip neigh replace fd42:0:0:1::2 lladdr ` + container().ContainerMAC().String() + ` dev ` + link + ` nud permanent
 ip route replace 10.42.1.2/32 dev ` + link + ` scope link src 10.42.1.1 proto 94

@@ -52,8 +52,16 @@ func Dockerd(ctx context.Context, opts Options) (*APIDaemon, error) {
 // network modes none and host.
 func PodmanAPI(ctx context.Context, opts Options) (*APIDaemon, error) {
 	d := &APIDaemon{Socket: filepath.Join(opts.Dir, "podman.sock")}
+	conf := os.Getenv("CONTAINERS_CONF")
+	if conf == "" {
+		// Its default where systemd is would be journald, which is hidden from it.
+		conf = filepath.Join(opts.Dir, "containers.conf")
+		if err := os.WriteFile(conf, []byte("[containers]\nlog_driver = \"k8s-file\"\n"), 0o644); err != nil {
+			return nil, fmt.Errorf("configure podman: %w", err)
+		}
+	}
 	d.client = []string{
-		"podman", "--root", filepath.Join(opts.Dir, "root"), "--runroot", filepath.Join(opts.Dir, "run/containers"),
+		"env", "CONTAINERS_CONF=" + conf, "podman", "--root", filepath.Join(opts.Dir, "root"), "--runroot", filepath.Join(opts.Dir, "run/containers"),
 		"--network-config-dir", filepath.Join(opts.Dir, "cni"), "--events-backend", "file",
 		// crun refuses a hybrid cgroup layout; runc takes every layout.
 		"--cgroup-manager", "cgroupfs", "--runtime", "runc",

@@ -116,7 +116,7 @@ func newWorld(t *testing.T) world {
 	}
 	w := world{out: os.Getenv("VM_OUT"), base: machine.Config{
 		Kernel: filepath.Join(image, "vmlinuz"), Initrd: filepath.Join(image, "initrd"), Debian: filepath.Join(image, "debian.img"),
-		Product: product, MiB: 1536, CPUs: 2,
+		Product: product, MiB: 2048, CPUs: 2,
 	}}
 	switch accel := os.Getenv("VM_ACCEL"); accel {
 	case "tcg":

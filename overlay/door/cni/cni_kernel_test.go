@@ -319,7 +319,8 @@ func TestWhatSomebodyRemovesOrChangesIsPutRightWithinTwoSeconds(t *testing.T) {
 	for _, damage := range []string{
 		"ip route del 10.42.1.2", "ip route flush proto 94", "ip link del fl-vx42", "ip link set fl-vx42 down", "ip link set fl-vx42 mtu 1280",
 		"ip link set fl-vx42 address 02:00:00:00:00:07", "ip link set " + link + " address 02:00:00:00:00:07",
-		"ip link set " + link + " down; ip link set " + link + " name foo0", "ip link set " + link + " name foo0",
+		"ip link set " + link + " down; ip link set " + link + " name foo0",
+		"ip link set " + link + " name foo0 || { ip link set " + link + " down; ip link set " + link + " name foo0; }", // before Linux 6.2 one that is up keeps its name
 		"ip addr del 10.42.1.1/32 dev fl-vx42", "ip neigh del 192.0.2.12 dev fl-vx42", "ip neigh del 10.42.1.2 dev " + link,
 		"ip route replace 10.42.1.2 dev lo", "ip route replace unreachable 10.42.1.2", "ip route change 10.42.1.2 dev under scope link proto 94",
 		"ip route replace 10.42.2.0/24 dev under", "ip neigh replace 10.42.1.2 lladdr 02:00:00:00:00:01 dev " + link,
