@@ -92,6 +92,23 @@ func TestNetCheckBehindARouterNamesHopAndCause(t *testing.T) {
 	p.finds("no route", false, "this host | no route | give this host a route to 198.51.100.12")
 }
 
+func TestNetCheckOverIPv6NamesHopAndCause(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	p := newRoutedPair6(t)
+	p.answered() // neighbour discovery takes a second on links that have just come up
+	p.finds("well", true)
+	p.middle(`nft add table ip6 fault; nft "add chain ip6 fault f { type filter hook forward priority 0; }"; nft add rule ip6 fault f udp dport 4789 drop`)
+	p.finds("blocked", false, "behind 2001:db8:1::fe | UDP port 4789 is blocked | let UDP port 4789 pass both ways")
+	p.middle(`nft flush table ip6 fault; nft add rule ip6 fault f udp dport 4789 reject with icmpv6 admin-prohibited`)
+	p.finds("refused", false, "2001:db8:1::fe | this hop refuses it | let UDP port 4789 pass both ways")
+	p.middle(`nft flush table ip6 fault; ip route add unreachable 2001:db8:2::12`)
+	p.finds("no way", false, "2001:db8:1::fe | has no way to 2001:db8:2::12 | start web2")
+	p.middle(`ip route del unreachable 2001:db8:2::12; nft add rule ip6 fault f drop`)
+	p.finds("dead", false, "behind 2001:db8:1::fe | nothing is answered | ping 2001:db8:2::12")
+}
+
 // noChecksumOffload makes the kernel write checksums itself: `ethtool -K DEV tx off`.
 func noChecksumOffload(t *testing.T, dev string) {
 	t.Helper()

@@ -61,15 +61,32 @@ func newRoutedPair(t *testing.T, path string) *pair {
 	return p
 }
 
+// newRoutedPair6 is the same with an underlay of IPv6.
+func newRoutedPair6(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{site: &site{t: t}, sw: hosttest.NetNS(t), far: hosttest.NetNS(t)}
+	p.sh("ip link add under type veth peer name p0 netns " + p.sw.Path + "; nsenter --net=" + p.far.Path + " ip link add eth0 type veth peer name p1 netns " + p.sw.Path + `
+		ip addr add 2001:db8:1::11/64 dev under nodad; ip link set under up; nsenter --net=` + p.far.Path + ` sh -ec 'ip addr add 2001:db8:2::12/64 dev eth0 nodad; ip link set eth0 up'
+		nsenter --net=` + p.sw.Path + ` sh -ec 'ip addr add 2001:db8:1::fe/64 dev p0 nodad; ip addr add 2001:db8:2::fe/64 dev p1 nodad; ip link set p0 up; ip link set p1 up; sysctl -qw net.ipv6.conf.all.forwarding=1'
+		ip route add default via 2001:db8:1::fe; nsenter --net=` + p.far.Path + ` ip route add default via 2001:db8:2::fe`)
+	p.beginAs("vxlan", "2001:db8:1::11", "2001:db8:2::12")
+	return p
+}
+
 // begin starts both hosts and their containers.
 func (p *pair) begin(path, address string) {
+	p.t.Helper()
+	p.beginAs(path, "192.0.2.11", address)
+}
+
+func (p *pair) beginAs(path, own, address string) {
 	s := p.site
 	s.t.Helper()
 	c := overlay.DefaultConfig()
 	c.Store = "static"
 	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: path}}
 	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
+		{Name: "web1", Address: netip.MustParseAddr(own), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
 		{Name: "web2", Address: netip.MustParseAddr(address), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
 	}
 	p.there.NetNamespace = hosttest.NetNS(s.t)

@@ -159,16 +159,22 @@ func TestAnAgentThatIsKilledChangesNoPath(t *testing.T) {
 // peer is web2 as status shows it.
 func (p *pair) peer() overlay.PeerStatus { return p.o.Networks()[0].Peers[0] }
 
+// answered waits until a probe is.
+func (p *pair) answered() {
+	p.t.Helper()
+	for began := time.Now(); p.peer().RTT == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > hosttest.Bound(15*time.Second) {
+			p.t.Fatalf("no probe is answered: %+v", p.peer())
+		}
+	}
+}
+
 func TestABlackHoleIsFoundAndLargePacketsGetThroughAfterwards(t *testing.T) {
 	if !hosttest.InOwnNetNS(t) {
 		return
 	}
 	p := newPair(t, "vxlan")
-	for began := time.Now(); p.peer().RTT == 0; time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > hosttest.Bound(15*time.Second) {
-			t.Fatalf("no probe is answered: %+v", p.peer())
-		}
-	}
+	p.answered()
 	p.middle("ip link set p0 mtu 1300; ip link set p1 mtu 1300") // what is larger (1304 with a VLAN tag) is dropped, and nobody told
 	t.Logf("found after %s", p.until("narrow", p.route, "mtu 125").Round(time.Millisecond))
 	p.until("narrow there", p.farRoute, "mtu 125")

@@ -32,6 +32,9 @@ func Examine(ctx context.Context, p Peer, known Facts, underlay int) (Facts, err
 	if err := e.sizes(ctx, ways, echoes); err != nil {
 		return known, err
 	}
+	if known.Address.Is6() {
+		known.Underlay.Tried, known.Underlay.Small = true, answers6(known.Address)
+	}
 	used := hops[known.Used]
 	known.UDP = known.Ways[known.Used].Small && udpArrives(ctx, used.From, used.To)
 	if !known.Ways[VXLAN].Small && known.Ways[VXLAN].Tried {
@@ -126,7 +129,7 @@ func (e *exchange) send(ctx context.Context, shots []Shot, heard func(number uin
 // udpArrives tells whether a datagram comes to the peer whole: its kernel refuses one to the port of probes (package
 // plan, rule RefuseProbe), and drops one whose checksum is wrong.
 func udpArrives(ctx context.Context, from, to netip.Addr) bool {
-	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Control: option(unix.IP_TTL, hopLimit)}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Control: option(unix.SOL_IP, unix.IP_TTL, hopLimit)}
 	for range 3 {
 		conn, err := d.DialContext(ctx, "udp4", netip.AddrPortFrom(to, plan.ProbePort).String())
 		if err != nil {
@@ -146,10 +149,10 @@ func udpArrives(ctx context.Context, from, to netip.Addr) bool {
 }
 
 // option sets a socket's option before it is used.
-func option(name, value int) func(string, string, syscall.RawConn) error {
+func option(level, name, value int) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		var fault error
-		err := raw.Control(func(fd uintptr) { fault = unix.SetsockoptInt(int(fd), unix.SOL_IP, name, value) })
+		err := raw.Control(func(fd uintptr) { fault = unix.SetsockoptInt(int(fd), level, name, value) })
 		if err := errors.Join(err, fault); err != nil {
 			return fmt.Errorf("set socket option %d: %w", name, err)
 		}

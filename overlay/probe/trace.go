@@ -59,16 +59,17 @@ type told struct {
 
 // ask1 sends one datagram that gets as far as a number of hops.
 func ask1(ctx context.Context, to netip.AddrPort, hops int) (t told, ok bool) {
-	if !to.Addr().Is4() {
-		return told{}, false
+	network, level, limit, tells := "udp4", unix.SOL_IP, unix.IP_TTL, unix.IP_RECVERR
+	if to.Addr().Is6() {
+		network, level, limit, tells = "udp6", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_RECVERR
 	}
 	d := net.Dialer{Control: func(network, address string, raw syscall.RawConn) error {
-		if err := option(unix.IP_TTL, hops)(network, address, raw); err != nil {
+		if err := option(level, limit, hops)(network, address, raw); err != nil {
 			return err
 		}
-		return option(unix.IP_RECVERR, 1)(network, address, raw)
+		return option(level, tells, 1)(network, address, raw)
 	}}
-	c, err := d.DialContext(ctx, "udp4", to.String())
+	c, err := d.DialContext(ctx, network, to.String())
 	if err != nil {
 		return told{}, false
 	}
@@ -94,7 +95,7 @@ func ask1(ctx context.Context, to netip.AddrPort, hops int) (t told, ok bool) {
 	return t, ok
 }
 
-// readTold reads a struct sock_extended_err and who sent it (ip(7), IP_RECVERR).
+// readTold reads a struct sock_extended_err and who sent it (ip(7), IP_RECVERR; ipv6(7), IPV6_RECVERR).
 func readTold(oob []byte) (told, bool) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -102,16 +103,27 @@ func readTold(oob []byte) (told, bool) {
 	}
 	const errLen = int(unsafe.Sizeof(unix.SockExtendedErr{}))
 	for _, m := range messages {
-		if m.Header.Level != unix.SOL_IP || m.Header.Type != unix.IP_RECVERR || len(m.Data) < errLen+unix.SizeofSockaddrInet4 {
+		four := m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_RECVERR && len(m.Data) >= errLen+unix.SizeofSockaddrInet4
+		six := m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_RECVERR && len(m.Data) >= errLen+unix.SizeofSockaddrInet6
+		if !four && !six {
 			continue
 		}
-		e := (*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0]))
-		by, _ := netip.AddrFromSlice(m.Data[errLen+4 : errLen+8])
-		if e.Origin != unix.SO_EE_ORIGIN_ICMP {
-			return told{}, false
+		e, from := (*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0])), m.Data[errLen:]
+		switch {
+		case four && e.Origin == unix.SO_EE_ORIGIN_ICMP:
+			no := e.Type == unreachable
+			return told{
+				by: netip.AddrFrom4([4]byte(from[4:8])), exceeded: e.Type == timeExceeded,
+				closed: no && e.Code == portCode, noWay: no && e.Code <= hostCode,
+			}, true
+		case six && e.Origin == unix.SO_EE_ORIGIN_ICMP6:
+			no := e.Type == unreachable6
+			return told{
+				by: netip.AddrFrom16([16]byte(from[8:24])), exceeded: e.Type == timeExceeded6,
+				closed: no && e.Code == portCode6, noWay: no && (e.Code == noRouteCode6 || e.Code == addressCode6),
+			}, true
 		}
-		no := e.Type == unreachable
-		return told{by: by, exceeded: e.Type == timeExceeded, closed: no && e.Code == portCode, noWay: no && e.Code <= hostCode}, true
+		return told{}, false
 	}
 	return told{}, false
 }
@@ -122,4 +134,13 @@ const (
 	timeExceeded = 11
 	hostCode     = 1
 	portCode     = 3
+)
+
+// Of ICMPv6 (RFC 4443).
+const (
+	unreachable6  = 1
+	timeExceeded6 = 3
+	noRouteCode6  = 0
+	addressCode6  = 3
+	portCode6     = 4
 )

@@ -14,7 +14,7 @@ type Facts struct {
 	Port    uint16     // UDP port of VXLAN
 	// Overhead is what VXLAN adds to a packet, in bytes.
 	Overhead int
-	// NoRoute is why the kernel sends nothing there; NoNeighbour tells that nobody answers ARP for the address.
+	// NoRoute is why the kernel sends nothing there; NoNeighbour tells that nobody on the segment answers for the address.
 	NoRoute     string
 	NoNeighbour bool
 	Near        bool // on this host's segment
@@ -62,7 +62,11 @@ func Verdict(f Facts) []Finding {
 	case f.NoRoute != "":
 		return one("this host", "no route: "+f.NoRoute, "give this host a route to %s, or correct the peer's address", f.Address)
 	case !vxlan.Small && !direct.Small && !f.Underlay.Small && f.NoNeighbour:
-		return one(f.Dev, fmt.Sprintf("nobody answers ARP for %s: the host is down, or not on this segment", f.Address), "start %s, or see to its cable, switch port and VLAN", f.Peer)
+		asked := "ARP"
+		if f.Address.Is6() {
+			asked = "neighbour discovery"
+		}
+		return one(f.Dev, fmt.Sprintf("nobody answers %s for %s: the host is down, or not on this segment", asked, f.Address), "start %s, or see to its cable, switch port and VLAN", f.Peer)
 	case !vxlan.Small && !direct.Small && !f.Underlay.Small && f.Trace.NoWay.IsValid():
 		return one(f.Trace.NoWay.String(), fmt.Sprintf("this router says that it has no way to %s", f.Address), "start %s, or see to that router's routes and ports", f.Peer)
 	case !vxlan.Small && !direct.Small && !f.Underlay.Small:
