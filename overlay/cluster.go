@@ -9,12 +9,16 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
 	"github.com/fairlead-dev/fairlead/overlay/kernel"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/store"
 )
+
+// retakeAfter is the pause before what could not be taken over is tried again.
+const retakeAfter = 5 * time.Second
 
 // following is the store's Follow, for one session.
 type following struct {
@@ -147,8 +151,11 @@ func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]pl
 	return s.kernel.Segment(u.Dev, near, before)
 }
 
-// look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not.
+// look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not. News of the store wait
+// meanwhile: they would be undone by the older list.
 func (s *session) look() error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	s.mu.Lock()
 	cluster, underlay, before := s.cluster, s.underlay, s.near
 	s.mu.Unlock()
@@ -187,7 +194,8 @@ func (s *session) followStore(ctx context.Context) error {
 		case <-s.following.news:
 		}
 		if err := s.takeCluster(ctx, s.following.cluster()); err != nil && ctx.Err() == nil {
-			s.o.deps.Log.Error("what the store tells could not be taken over", "store", s.o.store.Name(), "err", err)
+			s.o.deps.Log.Error("what the store tells could not be taken over; it is tried again", "store", s.o.store.Name(), "err", err, "after", retakeAfter)
+			time.AfterFunc(retakeAfter, func() { poke(s.following.news) })
 		}
 		poke(s.published) // a block more or less changes what is wanted
 	}

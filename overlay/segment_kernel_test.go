@@ -3,6 +3,7 @@
 package overlay_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -37,6 +38,64 @@ func onSwitch(t *testing.T) (s *site, sw *hosttest.NetNamespace, host func(addre
 			nsenter --net=` + sw.Path + ` ip link set ` + port + ` up
 			nsenter --net=` + h.Path + ` sh -ec 'ip addr add ` + address + `/24 dev eth0; ip link set eth0 up'`)
 		return h
+	}
+}
+
+func TestNewsOfTheStoreAreNotUndoneByALookAtTheSegment(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	s, _ := onSegment(t)
+	c := overlay.DefaultConfig()
+	c.Store = "static"
+	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}
+	for i, name := range []string{"web1", "web2", "web3"} {
+		c.Peers = append(c.Peers, overlay.Peer{
+			Name: name, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + i)}),
+			Blocks: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(1 + i), 0}), 24)},
+		})
+	}
+	all := c.Peers
+	c.Peers = all[:2]
+	s.start(c)
+	for i := range 80 {
+		found := make(chan struct{})
+		go func() {
+			defer close(found)
+			s.sh(fmt.Sprintf("ip neigh replace 192.0.2.12 lladdr 02:00:00:00:01:%02x dev under nud stale", i%2))
+		}()
+		time.Sleep(time.Duration(i%12) * 500 * time.Microsecond) // so that the two meet at different moments
+		want := 2 - i%2
+		if err := s.o.SetPeers(all[:want+1]); err != nil {
+			t.Fatal(err)
+		}
+		<-found
+		for began := time.Now(); len(s.o.Networks()[0].Peers) != want; time.Sleep(5 * time.Millisecond) {
+			if time.Since(began) > hosttest.Bound(3*time.Second) {
+				t.Fatalf("round %d: %d peers, want %d", i, len(s.o.Networks()[0].Peers), want)
+			}
+		}
+	}
+}
+
+func TestWhileTheUnderlaysDeviceIsGoneContainersAreAttached(t *testing.T) {
+	if !hosttest.InOwnNetNS(t) {
+		return
+	}
+	s, host := onSegment(t)
+	host("192.0.2.12")
+	c := overlay.DefaultConfig()
+	c.Store = "static"
+	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}
+	c.Peers = []overlay.Peer{
+		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
+		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
+	}
+	s.start(c)
+	s.sh("ping -c1 -W2 192.0.2.12; ip link del under; ip link add marker type veth; ip link del marker")
+	for i := range 20 {
+		b := s.box(fmt.Sprint("meanwhile", i), "blue")
+		s.sh("ping -c1 -W2 " + b.Addr.String())
 	}
 }
 

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +17,9 @@ import (
 // it failed: entries that nobody uses are forgotten where there are many.
 func (c *Conn) Segment(dev string, hosts []netip.Addr, before map[netip.Addr]plan.MAC) (map[netip.Addr]plan.MAC, error) {
 	l, err := c.nl.LinkByName(dev)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, nil // nobody is reached by a device that is gone
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", dev, err)
 	}
