@@ -174,6 +174,20 @@ func TestWhatIsHeldOutlivesEtcdAndTheAgentAndASnapshotOlderThanTheLease(t *testi
 	}
 }
 
+func TestEachTimeThatEtcdIsAwayIsTold(t *testing.T) {
+	c := newCluster(t)
+	h := storetest.Follow(t, c.agent(c.machine("web1", 1)))
+	h.Until("joined", joined(0))
+	for range 2 {
+		c.etcd.Kill()
+		h.Until("told that etcd is away", func(c store.Cluster) bool { return strings.Contains(c.Problem, "etcd does not answer") })
+		if err := c.etcd.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.Until("told that it is back", func(c store.Cluster) bool { return c.Problem == "" })
+	}
+}
+
 // client is one beside the agents'.
 func (c *cluster) client() *clientv3.Client {
 	c.t.Helper()

@@ -21,6 +21,7 @@ type follower struct {
 	told      map[string]int64 // records that were passed over, by key: the revision
 	problem   string           // told last
 	unsaved   bool
+	reached   bool        // everything was read by this connection
 	gather    *time.Timer // runs while something is to be told
 }
 
@@ -44,7 +45,7 @@ func (e *Etcd) Follow(ctx context.Context, publish func(Cluster)) error {
 	defer f.end()
 	wait := firstBackoff
 	for away := false; ; {
-		began := time.Now()
+		f.reached = false
 		err := f.connect(ctx)
 		e.up.Set(0)
 		if ctx.Err() != nil {
@@ -54,7 +55,7 @@ func (e *Etcd) Follow(ctx context.Context, publish func(Cluster)) error {
 		if f.published == nil && f.n.mem.Lineage == "" {
 			return err
 		}
-		if !away || time.Since(began) > time.Minute {
+		if !away || f.reached {
 			why := "etcd does not answer"
 			if errors.Is(err, errUnsaved) {
 				why = "etcd is not followed"
@@ -164,7 +165,7 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client, session client
 	if err != nil {
 		return err
 	}
-	f.view = v
+	f.view, f.reached = v, true
 	f.up.Set(1)
 	f.hearClaims()
 	events := c.Watch(ctx, f.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(v.rev+1))
