@@ -131,10 +131,16 @@ func (s *session) portsFree(a plan.Attachment) error {
 	return nil
 }
 
+// errLeft is returned between `net leave` and the agent's next start.
+var errLeft = errors.New("this host has left the cluster, or is about to; it joins again when the agent starts")
+
 // make journals and applies one attachment. It tells whether the kernel was touched.
 func (s *session) make(ctx context.Context, a plan.Attachment, visit *kernel.Visit) (touched bool, err error) {
 	s.changing.RLock()
 	defer s.changing.RUnlock()
+	if s.left {
+		return false, errLeft
+	}
 	// It may have been removed, and even made anew with other addresses, since its addresses were asked for.
 	if n, err := s.network(a.Network); err != nil || n.CIDR != a.Reach || n.CIDR6 != a.Reach6 {
 		return false, cmp.Or(err, fmt.Errorf("network %s was changed meanwhile", a.Network))

@@ -69,6 +69,7 @@ type session struct {
 	// changing is held for reading by each attach and detach, for writing by repair: repair compares the whole host
 	// with the table and must not see an attachment half made.
 	changing sync.RWMutex
+	left     bool // the cluster, or about to: guarded by changing
 	keys     keyLocks
 	leaving  leaving
 	fixed    fixedUse

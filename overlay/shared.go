@@ -185,13 +185,17 @@ func (o *Overlay) Leave(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	s.changing.Lock() // no attach meanwhile
+	s.changing.Lock() // no attach meanwhile, and none afterwards
 	on := s.table.all()
+	s.left = len(on) == 0
 	s.changing.Unlock()
 	if len(on) > 0 {
 		return fmt.Errorf("leave: containers are attached: %s", strings.Join(ownersOf(on), ", "))
 	}
 	if err := shared.Leave(ctx); err != nil {
+		s.changing.Lock()
+		s.left = false
+		s.changing.Unlock()
 		return fmt.Errorf("leave: %w", err)
 	}
 	return nil

@@ -135,7 +135,8 @@ func (n *node) give(v *view) (*Txn, []string) {
 		}
 		switch l.Holder {
 		case n.self.Name:
-			if w.IsFixed(l.Block.Addr()) && !slices.Contains(n.wants.Fixed, l.Block.Addr()) {
+			// A block that was being given back when we left, and did not get as far, goes now.
+			if fixed := w.IsFixed(l.Block.Addr()); fixed && !slices.Contains(n.wants.Fixed, l.Block.Addr()) || !fixed && l.Giving {
 				back[key] = true
 			}
 		case "":
