@@ -282,7 +282,7 @@ func (c Config) networks(list []Network, cl store.Cluster, under kernel.Underlay
 				}
 				peer := plan.Peer{Name: p.Name, VTEP: plan.VTEP{Addr: p.Addr, MAC: plan.VTEPMAC(p.Name, n.VNI)}, Blocks: within(n.cidrs(), p.Blocks), Lost: within(n.cidrs(), p.Lost)}
 				if p.Addr.Is6() {
-					peer.VTEP.Inside, _ = nodeOf(peer.Blocks)
+					peer.VTEP.Inside = hopOf(peer.Blocks)
 				}
 				if mac, here := segment[p.Addr]; here && n.Path != "vxlan" {
 					peer.Near, peer.MAC = under.Dev, mac
@@ -307,6 +307,20 @@ func nodeOf(blocks []netip.Prefix) (four, six netip.Addr) {
 		}
 	}
 	return four, six
+}
+
+// hopOf gives an IPv4 address by which a peer can be spoken of as a next hop: its own, or, when all that it has are
+// containers' fixed addresses, one of these.
+func hopOf(blocks []netip.Prefix) netip.Addr {
+	if own, _ := nodeOf(blocks); own.IsValid() {
+		return own
+	}
+	for _, b := range blocks {
+		if b.Addr().Is4() {
+			return b.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 // within gives those of blocks that are part of one of cidrs.

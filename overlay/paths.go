@@ -35,7 +35,7 @@ func (s *session) setNetworks() {
 
 // probeAll has all peers probed, and takes the paths that are known to work.
 func (s *session) probeAll(found map[string]foundPath) {
-	s.prober.Set(targets(s.networks, s.limits, found))
+	s.prober.Set(targets(s.networks, s.limits, found, s.prober.States()))
 	s.networks = choosePaths(s.networks, s.listed, s.prober.States())
 }
 
@@ -102,8 +102,8 @@ func pathsOf(networks []plan.Network, have plan.Observed, underlay string) map[s
 }
 
 // targets gives whom to probe: each peer once, on the network whose packets are largest. limits has what the kernel
-// knows of the largest packets to a peer; found what it had when the agent started.
-func targets(networks []plan.Network, limits map[string]int, found map[string]foundPath) []probe.Peer {
+// knows of the largest packets to a peer; found what it had when the agent started; now whom the prober has.
+func targets(networks []plan.Network, limits map[string]int, found map[string]foundPath, now map[string]probe.State) []probe.Peer {
 	var out []probe.Peer
 	at := map[string]int{}
 	for _, n := range networks {
@@ -123,21 +123,23 @@ func targets(networks []plan.Network, limits map[string]int, found map[string]fo
 			if limit > 0 {
 				hop.Full = min(n.MTU, limit-vxlanOverhead(p.VTEP.Addr))
 			}
-			larger(&out[k].Hops[probe.VXLAN], hop)
+			larger(&out[k].Hops[probe.VXLAN], hop, now[p.Name].Hops[probe.VXLAN])
 			if p.Near != "" {
 				hop.Dev, hop.MAC, hop.Full = p.Near, p.MAC, n.MTU
 				if limit > 0 {
 					hop.Full = min(n.MTU, limit)
 				}
-				larger(&out[k].Hops[probe.Direct], hop)
+				larger(&out[k].Hops[probe.Direct], hop, now[p.Name].Hops[probe.Direct])
 			}
 		}
 	}
 	return out
 }
 
-func larger(have *probe.Hop, hop probe.Hop) {
-	if hop.Full > have.Full {
+// larger takes a hop of larger packets, and of equal ones that which is probed now: what is known of it stays known when a
+// network is made that comes before.
+func larger(have *probe.Hop, hop, now probe.Hop) {
+	if hop.Full > have.Full || hop.Full == have.Full && hop.Same(now) {
 		*have = hop
 	}
 }
@@ -256,7 +258,7 @@ func (s *session) followLimits(ctx context.Context) error {
 		s.mu.Lock()
 		if !maps.Equal(limits, s.limits) {
 			s.limits = limits
-			s.prober.Set(targets(s.networks, s.limits, nil))
+			s.prober.Set(targets(s.networks, s.limits, nil, s.prober.States()))
 			s.mu.Unlock()
 			s.repath(ctx, nil)
 		} else {

@@ -3,6 +3,7 @@ package overlay
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-dev/fairlead/overlay/kernel"
@@ -84,7 +85,7 @@ func TestThePathFollowsFromTheNetworkAndTheProof(t *testing.T) {
 func TestEachPeerIsProbedOnceOnTheNetworkOfTheLargestPackets(t *testing.T) {
 	t.Parallel()
 	_, networks := aSegment(map[netip.Addr]plan.MAC{web2: macOf2})
-	got := targets(networks, map[string]int{"web3": 1400}, nil)
+	got := targets(networks, map[string]int{"web3": 1400}, nil, nil)
 	if len(got) != 2 {
 		t.Fatalf("%+v", got)
 	}
@@ -98,6 +99,53 @@ func TestEachPeerIsProbedOnceOnTheNetworkOfTheLargestPackets(t *testing.T) {
 	}
 	if hops := got[1].Hops; hops[probe.Direct] != (probe.Hop{}) || hops[probe.VXLAN].Full != 1350 {
 		t.Errorf("web3, of which the kernel knows that 1400 bytes pass: %+v", hops)
+	}
+}
+
+func TestANewNetworkForgetsNothingOfThePaths(t *testing.T) {
+	t.Parallel()
+	prefix := netip.MustParsePrefix
+	blue := Network{Name: "blue", CIDR: prefix("10.42.0.0/16"), VNI: 42, Path: "auto"}
+	under := kernel.Underlay{Dev: "eth0", Addr: netip.MustParseAddr("192.0.2.11"), MTU: 1500, Net: prefix("192.0.2.0/24")}
+	near := map[netip.Addr]plan.MAC{web2: macOf2}
+	prober := probe.New()
+	choose := func(list []Network, found map[string]foundPath, second ...string) []plan.Network {
+		cluster := store.Cluster{Self: store.Node{Name: "web1", Addr: under.Addr}, Peers: []store.Node{{Name: "web2", Addr: web2}}}
+		for _, net := range second {
+			cluster.Self.Blocks = append(cluster.Self.Blocks, prefix("10."+net+".1.0/24"))
+			cluster.Peers[0].Blocks = append(cluster.Peers[0].Blocks, prefix("10."+net+".2.0/24"))
+		}
+		networks := DefaultConfig().networks(list, cluster, under, near)
+		prober.Set(targets(networks, nil, found, prober.States()))
+		return choosePaths(networks, list, prober.States())
+	}
+	known := map[string]foundPath{"web2": {addr: web2, direct: true, mtu: [2]int{1300, 1400}}}
+	before := choose([]Network{blue}, known, "42")[0].Peers[0]
+	if !before.Direct || before.MTU != 1300 || before.DirectMTU != 1400 {
+		t.Fatalf("%+v", before)
+	}
+	now := choose([]Network{{Name: "aaa", CIDR: prefix("10.41.0.0/16"), VNI: 41, Path: "auto"}, blue}, nil, "41", "42")
+	for _, n := range now {
+		if p := n.Peers[0]; p.Direct != before.Direct || p.MTU != before.MTU || p.DirectMTU != before.DirectMTU {
+			t.Errorf("%s: %+v", n.Name, p)
+		}
+	}
+}
+
+func TestOverIPv6APeerWithNothingButAFixedAddressIsReached(t *testing.T) {
+	t.Parallel()
+	prefix := netip.MustParsePrefix
+	list := []Network{{Name: "blue", CIDR: prefix("10.42.0.0/16"), VNI: 42}}
+	cluster := store.Cluster{
+		Self:  store.Node{Name: "web1", Blocks: []netip.Prefix{prefix("10.42.1.0/24")}},
+		Peers: []store.Node{{Name: "web2", Addr: netip.MustParseAddr("2001:db8::12"), Blocks: []netip.Prefix{prefix("10.42.240.7/32"), prefix("10.42.240.9/32")}}},
+	}
+	under := kernel.Underlay{Dev: "eth0", Addr: netip.MustParseAddr("2001:db8::11"), MTU: 1500}
+	steps := plan.Text(plan.Steps(plan.Host{Networks: DefaultConfig().networks(list, cluster, under, nil)}, plan.Observed{}))
+	for _, want := range []string{"ip neigh replace 10.42.240.7 lladdr", "ip route replace 10.42.240.9/32 via 10.42.240.7 dev fl-vx42"} {
+		if !strings.Contains(steps, want) || strings.Contains(steps, "invalid") {
+			t.Errorf("no %q in:\n%s", want, steps)
+		}
 	}
 }
 
@@ -125,7 +173,7 @@ func TestARestartBeginsWithThePathsThatTheKernelHas(t *testing.T) {
 		t.Fatalf("web3: %+v", f)
 	}
 	prober := probe.New()
-	prober.Set(targets(networks, nil, found))
+	prober.Set(targets(networks, nil, found, nil))
 	now := choosePaths(networks, list, prober.States())
 	if steps := plan.Repath(before, now); len(steps) > 0 {
 		t.Fatalf("a restart would do:\n%s", plan.Text(steps))

@@ -114,7 +114,8 @@ type Network struct {
 type VTEP struct {
 	Addr netip.Addr
 	MAC  MAC
-	// Inside is the host's own IPv4 address on the network: the next hop where the underlay is IPv6.
+	// Inside is an IPv4 address of the host's on the network: the next hop where the underlay is IPv6. Invalid when it has
+	// none, and so no IPv4 block.
 	Inside netip.Addr
 }
 

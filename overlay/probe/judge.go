@@ -53,7 +53,7 @@ func newJudge(now time.Time, p Peer) *judge {
 func (j *judge) set(now time.Time, p Peer) {
 	for i, hop := range p.Hops {
 		w := &j.ways[i]
-		if w.hop.same(hop) {
+		if w.hop.Same(hop) {
 			w.resize(hop.Full)
 			continue
 		}
@@ -69,7 +69,7 @@ func (j *judge) near() bool { return j.ways[Direct].hop.Dev != "" }
 func (j *judge) state() State {
 	s := State{Name: j.name, Near: j.near(), Proof: j.proof, Trial: !j.trialUntil.IsZero()}
 	for i := range j.ways {
-		s.Ways[i] = j.ways[i].Way
+		s.Ways[i], s.Hops[i] = j.ways[i].Way, j.ways[i].hop
 	}
 	return s
 }

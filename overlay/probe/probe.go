@@ -38,8 +38,8 @@ type Hop struct {
 	Full     int        // bytes of the largest packet that should pass
 }
 
-// same tells whether what is known of h holds for other.
-func (h Hop) same(other Hop) bool {
+// Same tells whether what is known of h holds for other.
+func (h Hop) Same(other Hop) bool {
 	h.Full = other.Full
 	return h == other
 }
@@ -73,6 +73,7 @@ type State struct {
 	// proof. The peer answers by its own routes, and one of the two has to begin.
 	Trial bool
 	Ways  [2]Way // by Path
+	Hops  [2]Hop // by Path: where the probes go
 }
 
 // Way is what probes have shown of one path.
