@@ -6,8 +6,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
+	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/probe"
 )
@@ -22,6 +25,16 @@ type PeerCheck struct {
 	MTU      int             `json:"mtu"`
 	OK       bool            `json:"ok"` // nothing but notes, if anything
 	Findings []probe.Finding `json:"findings"`
+}
+
+// finding is what is wrong with the peer, with its hop and cure; seen, when nothing is any more.
+func (c PeerCheck) finding(seen host.Finding) host.Finding {
+	i := slices.IndexFunc(c.Findings, func(f probe.Finding) bool { return !f.Note })
+	if i < 0 {
+		return seen
+	}
+	f := c.Findings[i]
+	return host.Finding{What: seen.What, Found: f.Hop + ": " + f.Cause, Advice: f.Cure}
 }
 
 // UnknownPeerError names the peers that there are.
@@ -47,7 +60,7 @@ func (o *Overlay) CheckPeers(ctx context.Context, name string) ([]PeerCheck, err
 	s.mu.Lock()
 	networks := s.networks
 	subjects := map[string]probe.Peer{}
-	for _, p := range targets(networks, nil, nil) { // what should pass, whatever is known to be lost
+	for _, p := range targets(networks, nil, nil, s.prober.States()) { // what should pass, whatever is known to be lost
 		subjects[p.Name] = p
 	}
 	s.mu.Unlock()
@@ -92,12 +105,55 @@ func (s *session) checkPeer(ctx context.Context, networks []plan.Network, subjec
 	if err != nil {
 		return PeerCheck{}, fmt.Errorf("check peer %s: %w", p.Name, err)
 	}
-	if underlay.Net.Contains(p.VTEP.Addr) {
-		answers, err := s.kernel.Segment(underlay.Dev, []netip.Addr{p.VTEP.Addr}, nil)
+	next, err := s.kernel.NextHop(p.VTEP.Addr)
+	if behind := err == nil && next != p.VTEP.Addr; behind || err == nil && underlay.Net.Contains(p.VTEP.Addr) {
+		if behind {
+			facts.Gateway = next
+		}
+		answers, err := s.kernel.Segment(underlay.Dev, []netip.Addr{next}, nil)
 		facts.NoNeighbour = err == nil && len(answers) == 0
 	}
 	used := facts.Ways[facts.Used]
 	c := PeerCheck{Peer: p.Name, Address: p.VTEP.Addr, Path: facts.Used.String(), RTT: used.RTT.Seconds(), MTU: used.MTU, Findings: probe.Verdict(facts)}
 	c.OK = !slices.ContainsFunc(c.Findings, func(f probe.Finding) bool { return !f.Note })
 	return c, nil
+}
+
+// examineFor bounds how long the doctor looks; who asks him waits for thirty seconds.
+const examineFor = 20 * time.Second
+
+// examinedAtOnce bounds the peers of one examination whose paths are looked into; of the others what the probes say is told.
+const examinedAtOnce = 16
+
+// examinePeers gives one finding for each peer with something wrong, by what `net check` finds, and one for all others
+// together. It blocks for some seconds when something is.
+func (s *session) examinePeers() (out []host.Finding) {
+	well, direct := 0, 0
+	var ill []string
+	s.o.eachPeer(func(st probe.State, p plan.Peer, _ int) {
+		if problem := st.Problem(pathOf(p) == probe.Direct); problem != "" {
+			ill = append(ill, st.Name)
+			out = append(out, host.Finding{What: "peer " + st.Name, Found: problem, Advice: "fairlead net check " + st.Name})
+			return
+		}
+		well++
+		if pathOf(p) == probe.Direct {
+			direct++
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), examineFor)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, name := range ill[:min(len(ill), examinedAtOnce)] {
+		all.Go(func() {
+			if c, err := s.o.CheckPeers(ctx, name); err == nil {
+				out[i] = c[0].finding(out[i])
+			}
+		})
+	}
+	all.Wait()
+	if well > 0 {
+		out = append(out, host.Finding{What: "peers", OK: true, Found: fmt.Sprintf("%d reached, %d of them directly", well, direct)})
+	}
+	return out
 }

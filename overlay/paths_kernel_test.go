@@ -182,7 +182,7 @@ func TestABlackHoleIsFoundAndLargePacketsGetThroughAfterwards(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 	if i := slices.IndexFunc(p.o.Examine(), func(f host.Finding) bool {
-		return f.What == "peer web2" && !f.OK && f.Advice == "fairlead net check web2"
+		return f.What == "peer web2" && !f.OK && strings.Contains(f.Found, "between this host and web2: packets of more than") && strings.Contains(f.Advice, "set the network's mtu to")
 	}); i < 0 {
 		t.Errorf("doctor: %+v", p.o.Examine())
 	}

@@ -1,11 +1,9 @@
 package overlay
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/fairlead-dev/fairlead/agent/host"
 	"github.com/fairlead-dev/fairlead/agent/stat"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/overlay/probe"
@@ -78,23 +76,4 @@ func (o *Overlay) eachPeer(f func(s probe.State, p plan.Peer, mtu int)) {
 			f(states[name], p, mtus[name])
 		}
 	}
-}
-
-// examinePeers gives one finding for each peer with something wrong, and one for all others together.
-func (s *session) examinePeers() (out []host.Finding) {
-	well, direct := 0, 0
-	s.o.eachPeer(func(st probe.State, p plan.Peer, _ int) {
-		if problem := st.Problem(pathOf(p) == probe.Direct); problem != "" {
-			out = append(out, host.Finding{What: "peer " + st.Name, Found: problem, Advice: "fairlead net check " + st.Name})
-			return
-		}
-		well++
-		if pathOf(p) == probe.Direct {
-			direct++
-		}
-	})
-	if well > 0 {
-		out = append(out, host.Finding{What: "peers", OK: true, Found: fmt.Sprintf("%d reached, %d of them directly", well, direct)})
-	}
-	return out
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/agent/host"
 )
@@ -19,7 +20,7 @@ func runDoctor(e env, args []string) error {
 		return err
 	}
 	var findings []host.Finding
-	printed, err := f.ask(e, "/v1/doctor", &findings)
+	printed, err := f.askFor(30*time.Second, e, "/v1/doctor", &findings)
 	if err != nil {
 		return err
 	}

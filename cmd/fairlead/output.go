@@ -12,11 +12,16 @@ import (
 
 // ask fetches path from the daemon into out, and prints it at once when JSON was asked for.
 func (f *flags) ask(e env, path string, out any) (printed bool, err error) {
+	return f.askFor(10*time.Second, e, path, out)
+}
+
+// askFor is ask with another bound on how long it takes.
+func (f *flags) askFor(patience time.Duration, e env, path string, out any) (printed bool, err error) {
 	c, err := f.dial()
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.Get(ctx, path, out); err != nil {
 		return false, err

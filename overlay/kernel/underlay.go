@@ -25,7 +25,7 @@ func (u Underlay) String() string { return fmt.Sprintf("%s on %s, MTU %d", u.Add
 var ErrNoUnderlay = errors.New("no default route")
 
 // FindUnderlay gives the device that has the address want, or, without want, that of the default route with the lowest
-// metric, of IPv4 before IPv6, and its first lasting address.
+// metric, of IPv4 before IPv6, and the address that this host sends from there.
 func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 	if want.IsValid() {
 		return c.underlayWith(want)
@@ -37,18 +37,46 @@ func (c *Conn) FindUnderlay(want netip.Addr) (Underlay, error) {
 		}
 		slices.SortStableFunc(routes, func(a, b netlink.Route) int { return cmp.Compare(a.Priority, b.Priority) })
 		for _, r := range routes {
+			if len(r.MultiPath) > 0 {
+				r.LinkIndex, r.Gw = r.MultiPath[0].LinkIndex, r.MultiPath[0].Gw
+			}
 			l, err := c.nl.LinkByIndex(r.LinkIndex)
 			if err != nil {
-				continue // a multipath route has no single device
+				continue // of no device
 			}
 			addrs, err := c.nl.AddrList(l, family)
-			lasting := func(a netlink.Addr) bool { return addr(a.IP).IsGlobalUnicast() && a.Flags&unix.IFA_F_TEMPORARY == 0 }
-			if i := slices.IndexFunc(addrs, lasting); err == nil && i >= 0 {
-				return underlay(l, addrs[i]), nil
+			if err != nil {
+				continue // the device has just gone
+			}
+			if a, ok := sender(addrs, addr(r.Src), addr(r.Gw)); ok {
+				return underlay(l, a), nil
 			}
 		}
 	}
 	return Underlay{}, ErrNoUnderlay
+}
+
+// sender chooses the address that others are to know: the one that the default route names, else the first that lasts in
+// the gateway's subnet, else the first that lasts. IPv4 lists addresses by age and sends from the first of a subnet; of
+// IPv6, which lists the newest first, it is the lowest, so that a new one changes nothing as a rule.
+func sender(addrs []netlink.Addr, named, gateway netip.Addr) (netlink.Addr, bool) {
+	const passing = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+	lasting := slices.DeleteFunc(slices.Clone(addrs), func(a netlink.Addr) bool {
+		return !addr(a.IP).IsGlobalUnicast() || a.Flags&passing != 0
+	})
+	if len(lasting) > 0 && addr(lasting[0].IP).Is6() {
+		slices.SortFunc(lasting, func(a, b netlink.Addr) int { return addr(a.IP).Compare(addr(b.IP)) })
+	}
+	for _, suits := range []func(netlink.Addr) bool{
+		func(a netlink.Addr) bool { return addr(a.IP) == named },
+		func(a netlink.Addr) bool { return gateway.IsValid() && netPrefix(a.IPNet).Contains(gateway) },
+		func(netlink.Addr) bool { return true },
+	} {
+		if i := slices.IndexFunc(lasting, suits); i >= 0 {
+			return lasting[i], true
+		}
+	}
+	return netlink.Addr{}, false
 }
 
 func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
@@ -82,6 +110,20 @@ func (c *Conn) PathMTU(to netip.Addr) (int, error) {
 		}
 	}
 	return 0, nil
+}
+
+// NextHop gives the gateway to a host, or the host itself where there is none between.
+func (c *Conn) NextHop(to netip.Addr) (netip.Addr, error) {
+	routes, err := c.nl.RouteGet(to.AsSlice())
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the route to %s: %w", to, err)
+	}
+	for _, r := range routes {
+		if gw := addr(r.Gw); gw.IsValid() {
+			return gw, nil
+		}
+	}
+	return to, nil
 }
 
 func underlay(l netlink.Link, a netlink.Addr) Underlay {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ func trace(ctx context.Context, to netip.AddrPort) Trace {
 				out.Last, at = told.by, hops
 			case told.closed && told.by == to.Addr():
 				out.Closed = true
+			case told.noWay && isOwn(told.by):
 			case told.noWay:
 				out.NoWay = told.by
 			case !told.exceeded:
@@ -47,6 +49,15 @@ func trace(ctx context.Context, to netip.AddrPort) Trace {
 		out.Refused = netip.Addr{}
 	}
 	return out
+}
+
+// isOwn tells whether an address is one of this host's: its kernel speaks then, of a next hop that does not answer.
+func isOwn(a netip.Addr) bool {
+	list, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(list, func(own net.Addr) bool {
+		n, ok := own.(*net.IPNet)
+		return ok && n.IP.Equal(a.AsSlice())
+	})
 }
 
 // told is what a router, or the peer, has said of a datagram.

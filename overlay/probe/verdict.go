@@ -14,13 +14,14 @@ type Facts struct {
 	Port    uint16     // UDP port of VXLAN
 	// Overhead is what VXLAN adds to a packet, in bytes.
 	Overhead int
-	// NoRoute is why the kernel sends nothing there; NoNeighbour tells that nobody on the segment answers for the address.
+	// NoRoute is why the kernel sends nothing there; NoNeighbour tells that nobody on the segment answers for the address, or for the gateway's.
 	NoRoute     string
 	NoNeighbour bool
-	Near        bool // on this host's segment
-	Used        Path // by the routes
-	Insists     bool // a network's path is direct, not auto
-	Underlay    Echo // plain ICMP to its address on the underlay
+	Gateway     netip.Addr // the next hop there; invalid: it is on this host's segment
+	Near        bool       // on this host's segment
+	Used        Path       // by the routes
+	Insists     bool       // a network's path is direct, not auto
+	Underlay    Echo       // plain ICMP to its address on the underlay
 	Ways        [2]Echo
 	// UDP tells whether a datagram on the path in use came to the peer whole; NoUDP that it was not tried.
 	UDP, NoUDP bool
@@ -65,6 +66,9 @@ func Verdict(f Facts) []Finding {
 		asked := "ARP"
 		if f.Address.Is6() {
 			asked = "neighbour discovery"
+		}
+		if f.Gateway.IsValid() {
+			return one(f.Dev, fmt.Sprintf("nobody answers %s for %s, the gateway to %s: it is down, or not on this segment", asked, f.Gateway, f.Address), "see to the gateway %s, or to this host's cable, switch port and VLAN", f.Gateway)
 		}
 		return one(f.Dev, fmt.Sprintf("nobody answers %s for %s: the host is down, or not on this segment", asked, f.Address), "start %s, or see to its cable, switch port and VLAN", f.Peer)
 	case !vxlan.Small && !direct.Small && !f.Underlay.Small && f.Trace.NoWay.IsValid():

@@ -23,6 +23,9 @@ func TestVerdictNamesHopCauseAndCure(t *testing.T) {
 		{"no route", func(f *Facts) { f.NoRoute = "network is unreachable" }, []string{"this host | no route: network is unreachable | give this host a route to 192.0.2.12"}, false},
 		{"no ARP answer", func(f *Facts) { f.Underlay, f.Ways, f.NoNeighbour, f.Near = lost, [2]Echo{lost, lost}, true, false },
 			[]string{"eth0 | nobody answers ARP for 192.0.2.12: the host is down | start web2"}, false},
+		{"the gateway is dead", func(f *Facts) {
+			f.Underlay, f.Ways, f.NoNeighbour, f.Gateway, f.Near = lost, [2]Echo{lost, lost}, true, router, false
+		}, []string{"eth0 | nobody answers ARP for 198.51.100.1, the gateway to 192.0.2.12 | see to the gateway 198.51.100.1"}, false},
 		{"nothing at all behind a router", func(f *Facts) { f.Underlay, f.Ways, f.Trace.Last, f.Near = lost, [2]Echo{lost}, router, false },
 			[]string{"behind 198.51.100.1 | nothing is answered, not even ICMP on the underlay | ping 192.0.2.12"}, false},
 		{"a router has no way", func(f *Facts) { f.Underlay, f.Ways, f.Trace.NoWay, f.Near = lost, [2]Echo{lost}, router, false },
