@@ -15,3 +15,12 @@ func Bound(d time.Duration) time.Duration {
 	}
 	return d
 }
+
+// Stride gives how far apart the steps are that a test kills at: each on real hardware, each seventh under emulation, where
+// all would take a quarter of an hour and show nothing that depends on the machine.
+func Stride() int {
+	if Emulated() {
+		return 7
+	}
+	return 1
+}

@@ -92,7 +92,7 @@ func (b bench) killed(t *testing.T, do string, id ID, at int) bool {
 
 func TestKilledAtAnyStepOfMakingARepository(t *testing.T) {
 	hosttest.Root(t)
-	for at := 1; ; at++ {
+	for at := 1; ; at += hosttest.Stride() {
 		dir := hosttest.Dir(t)
 		b := bench{dir: dir, opts: Options{Name: "test", Path: dir + "/repository", Key: key, Work: dir + "/work"}}
 		again := b.killed(t, "create", "", at)
@@ -112,7 +112,7 @@ func TestKilledAtAnyStepOfABackup(t *testing.T) {
 	b := newBench(t, dir, dir+"/repository")
 	first, err := b.backup(t, b.open(t))
 	check(t, err)
-	for at := 1; ; at++ {
+	for at := 1; ; at += hosttest.Stride() {
 		check(t, os.WriteFile(b.volume+"/new", fmt.Append(nil, "content ", at), 0o600))
 		again := b.killed(t, "backup", "", at)
 		r := b.open(t)
@@ -155,7 +155,7 @@ func TestKilledAtAnyStepOfRemovingABackup(t *testing.T) {
 	b := newBench(t, dir, dir+"/repository")
 	kept, err := b.backup(t, b.open(t))
 	check(t, err)
-	for at := 1; ; at++ {
+	for at := 1; ; at += hosttest.Stride() {
 		m, err := b.backup(t, b.open(t))
 		check(t, err)
 		again := b.killed(t, "remove", m.ID, at)
@@ -178,7 +178,7 @@ func TestKilledAtAnyStepOfARestore(t *testing.T) {
 	b := newBench(t, dir, dir+"/repository")
 	m, err := b.backup(t, b.open(t))
 	check(t, err)
-	for at := 1; ; at++ {
+	for at := 1; ; at += hosttest.Stride() {
 		again := b.killed(t, "restore", m.ID, at)
 		if again {
 			_, err := b.open(t).Restore(t.Context(), m.ID, dir+"/restored", nil)
