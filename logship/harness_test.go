@@ -173,6 +173,12 @@ func writeFile(t testing.TB, path, text string) {
 	appendTo(t, path, text)
 }
 
+// complete tells whether no line is missing.
+func complete(got []string, n int) bool {
+	lost, _, _ := tally(got, n)
+	return lost == 0
+}
+
 // tally counts the numbers 0..n-1 that stand as "line N" at the ends of the lines.
 func tally(got []string, n int) (lost, doubled int, report string) {
 	seen := make([]int, n)

@@ -1,11 +1,13 @@
 package tail
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -68,7 +70,7 @@ func compressed(p string) bool {
 	return false
 }
 
-// siblings lists the files beside p that may be its older generations.
+// siblings lists the files beside p that may be its older generations, by name: the highest number, the earliest date first.
 func (r Root) siblings(p string) ([]string, error) {
 	names, _, err := r.ReadDir(path.Dir(p))
 	if err != nil {
@@ -81,5 +83,21 @@ func (r Root) siblings(p string) ([]string, error) {
 			out = append(out, path.Join(path.Dir(p), n))
 		}
 	}
+	slices.SortFunc(out, func(a, b string) int {
+		if x, y := rotation(a), rotation(b); x != y {
+			return cmp.Compare(y, x)
+		}
+		return strings.Compare(a, b)
+	})
 	return out, nil
+}
+
+// rotation gives the number that a name ends with, 0 for a date or none.
+func rotation(p string) int {
+	digits := p[strings.LastIndexByte(p, '.')+1:]
+	n, err := strconv.Atoi(digits)
+	if err != nil || len(digits) > 4 {
+		return 0
+	}
+	return n
 }

@@ -352,7 +352,8 @@ func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, er
 	if err != nil {
 		return false, err
 	}
-	// Births come from the kernel's coarse clock (up to 4 ms); between equals the one that was left earlier is older.
+	// Births come from the kernel's coarse clock (up to 10 ms); between equals the one that was left earlier is older, and
+	// between those that were left in one tick the one with the older name.
 	// A copy of a file that was truncated was born after that file and holds what it had before.
 	copied := func(g *Generation) bool { return have && g.ID.Birth > current.Birth }
 	slices.SortStableFunc(found, func(a, b *Generation) int {
@@ -392,28 +393,25 @@ func (s *Series) takeIn(last *Generation, current Identity, have bool) (bool, er
 	return changed, nil
 }
 
-// candidates opens every file that may be a generation, each once.
+// candidates opens every file that may be a generation, each once; the older first, by their names.
 func (s *Series) candidates() ([]*Generation, error) {
-	paths, err := s.root.siblings(s.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
+	// What is renamed between the listing of names and their opening would be behind none of them. So the names are gone
+	// through until they lead to the same files twice.
 	var out []*Generation
-	for _, p := range append(paths, s.path) {
-		f, err := s.root.Open(p)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotRegular) {
-			continue
-		}
-		if err != nil {
+	var names []Identity
+	for range 20 {
+		before := names
+		var err error
+		if out, names, err = s.beside(out); err != nil {
 			return out, err
 		}
-		id, err := identify(int(f.Fd()))
-		if err != nil || slices.ContainsFunc(out, func(o *Generation) bool { return o.ID.Same(id) }) {
-			_ = f.Close()
-			continue
+		if slices.Equal(names, before) {
+			break
 		}
-		out = append(out, &Generation{ID: id, file: f, owns: true})
 	}
+	slices.SortStableFunc(out, func(a, b *Generation) int {
+		return cmp.Compare(slices.Index(names, a.ID), slices.Index(names, b.ID)) // -1: gone meanwhile, as the oldest do
+	})
 	if len(s.gens) > 0 {
 		return out, nil
 	}
@@ -440,6 +438,34 @@ func (s *Series) candidates() ([]*Generation, error) {
 		}
 	}
 	return append(out, s.unpacked(find)...), nil
+}
+
+// beside opens what lies beside the path, and the path, as far as it is not in out. It gives what the names lead to, the
+// older first.
+func (s *Series) beside(out []*Generation) (_ []*Generation, names []Identity, err error) {
+	paths, err := s.root.siblings(s.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return out, nil, err
+	}
+	for _, p := range append(paths, s.path) {
+		f, err := s.root.Open(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotRegular) {
+			continue
+		}
+		if err != nil {
+			return out, nil, err
+		}
+		id, err := identify(int(f.Fd()))
+		if err == nil {
+			names = append(names, id)
+		}
+		if err != nil || slices.ContainsFunc(out, func(o *Generation) bool { return o.ID.Same(id) }) {
+			_ = f.Close()
+			continue
+		}
+		out = append(out, &Generation{ID: id, file: f, owns: true})
+	}
+	return out, names, nil
 }
 
 // byIdentity finds a file beside the path, whatever it was renamed to.
