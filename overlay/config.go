@@ -325,9 +325,15 @@ func hopOf(blocks []netip.Prefix) netip.Addr {
 
 // within gives those of blocks that are part of one of cidrs.
 func within(cidrs, blocks []netip.Prefix) []netip.Prefix {
+	inside := func(b netip.Prefix) bool {
+		return slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return c.IsValid() && c.Contains(b.Addr()) && c.Bits() <= b.Bits() })
+	}
 	var out []netip.Prefix
+	if len(blocks) > 0 && !slices.ContainsFunc(blocks, func(b netip.Prefix) bool { return !inside(b) }) {
+		return blocks[:len(blocks):len(blocks)] // as with most peers: thousands need no copies
+	}
 	for _, b := range blocks {
-		if slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return c.IsValid() && c.Contains(b.Addr()) && c.Bits() <= b.Bits() }) {
+		if inside(b) {
 			out = append(out, b)
 		}
 	}

@@ -60,7 +60,7 @@ func (o *Overlay) CheckPeers(ctx context.Context, name string) ([]PeerCheck, err
 	s.mu.Lock()
 	networks := s.networks
 	subjects := map[string]probe.Peer{}
-	for _, p := range targets(networks, nil, nil, s.prober.States()) { // what should pass, whatever is known to be lost
+	for _, p := range targets(networks, nil, nil, s.prober.Hops) { // what should pass, whatever is known to be lost
 		subjects[p.Name] = p
 	}
 	s.mu.Unlock()

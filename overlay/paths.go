@@ -35,8 +35,8 @@ func (s *session) setNetworks() {
 
 // probeAll has all peers probed, and takes the paths that are known to work.
 func (s *session) probeAll(found map[string]foundPath) {
-	s.prober.Set(targets(s.networks, s.limits, found, s.prober.States()))
-	s.networks = choosePaths(s.networks, s.listed, s.prober.States())
+	s.prober.Set(targets(s.networks, s.limits, found, s.prober.Hops))
+	s.networks = choosePaths(s.networks, s.listed, s.prober.State)
 }
 
 // adoptPaths begins with the paths that the kernel has: a restart with nothing changed writes nothing.
@@ -102,11 +102,12 @@ func pathsOf(networks []plan.Network, have plan.Observed, underlay string) map[s
 }
 
 // targets gives whom to probe: each peer once, on the network whose packets are largest. limits has what the kernel
-// knows of the largest packets to a peer; found what it had when the agent started; now whom the prober has.
-func targets(networks []plan.Network, limits map[string]int, found map[string]foundPath, now map[string]probe.State) []probe.Peer {
+// knows of the largest packets to a peer; found what it had when the agent started; now by which hops it is probed.
+func targets(networks []plan.Network, limits map[string]int, found map[string]foundPath, now func(name string) [2]probe.Hop) []probe.Peer {
 	var out []probe.Peer
 	at := map[string]int{}
 	for _, n := range networks {
+		out = slices.Grow(out, len(n.Peers)-min(len(out), len(n.Peers)))
 		for _, p := range n.Peers {
 			node, _ := nodeOf(p.Blocks)
 			if !node.IsValid() || !n.Node.Is4() {
@@ -119,17 +120,17 @@ func targets(networks []plan.Network, limits map[string]int, found map[string]fo
 				out = append(out, probe.Peer{Name: p.Name, Direct: found[p.Name].direct, MTU: found[p.Name].mtu})
 			}
 			hop := probe.Hop{Dev: n.Device(), MAC: p.VTEP.MAC, From: n.Node, To: node, Full: n.MTU}
-			limit := limits[p.Name]
+			limit, present := limits[p.Name], now(p.Name)
 			if limit > 0 {
 				hop.Full = min(n.MTU, limit-vxlanOverhead(p.VTEP.Addr))
 			}
-			larger(&out[k].Hops[probe.VXLAN], hop, now[p.Name].Hops[probe.VXLAN])
+			larger(&out[k].Hops[probe.VXLAN], hop, present[probe.VXLAN])
 			if p.Near != "" {
 				hop.Dev, hop.MAC, hop.Full = p.Near, p.MAC, n.MTU
 				if limit > 0 {
 					hop.Full = min(n.MTU, limit)
 				}
-				larger(&out[k].Hops[probe.Direct], hop, now[p.Name].Hops[probe.Direct])
+				larger(&out[k].Hops[probe.Direct], hop, present[probe.Direct])
 			}
 		}
 	}
@@ -145,13 +146,13 @@ func larger(have *probe.Hop, hop, now probe.Hop) {
 }
 
 // choosePaths gives networks with the paths that the probes have shown to work.
-func choosePaths(networks []plan.Network, listed []Network, states map[string]probe.State) []plan.Network {
+func choosePaths(networks []plan.Network, listed []Network, state func(name string) probe.State) []plan.Network {
 	out := slices.Clone(networks)
 	for i, n := range out {
 		atOnce := slices.ContainsFunc(listed, func(l Network) bool { return l.Name == n.Name && l.Path == "direct" })
 		out[i].Peers = slices.Clone(n.Peers)
 		for k := range out[i].Peers {
-			p, s := &out[i].Peers[k], states[n.Peers[k].Name]
+			p, s := &out[i].Peers[k], state(n.Peers[k].Name)
 			p.Direct = p.Near != "" && (s.Proof == probe.Works || s.Trial || atOnce && s.Proof == probe.Untried)
 			p.MTU, p.DirectMTU = narrower(s.Ways[probe.VXLAN].MTU, n.MTU), narrower(s.Ways[probe.Direct].MTU, n.MTU)
 		}
@@ -174,7 +175,7 @@ func (s *session) repath(ctx context.Context, changed []probe.State) {
 	defer s.changing.Unlock()
 	s.mu.Lock()
 	before := s.networks
-	s.networks = choosePaths(before, s.listed, s.prober.States())
+	s.networks = choosePaths(before, s.listed, s.prober.State)
 	now := s.networks
 	s.mu.Unlock()
 	steps := plan.Repath(before, now)
@@ -258,7 +259,7 @@ func (s *session) followLimits(ctx context.Context) error {
 		s.mu.Lock()
 		if !maps.Equal(limits, s.limits) {
 			s.limits = limits
-			s.prober.Set(targets(s.networks, s.limits, nil, s.prober.States()))
+			s.prober.Set(targets(s.networks, s.limits, nil, s.prober.Hops))
 			s.mu.Unlock()
 			s.repath(ctx, nil)
 		} else {

@@ -52,6 +52,16 @@ func devices(networks []plan.Network) (out []string) {
 	return out
 }
 
+// only gives what is known where that is of web2.
+func only(s probe.State) func(name string) probe.State {
+	return func(name string) probe.State {
+		if name == "web2" {
+			return s
+		}
+		return probe.State{}
+	}
+}
+
 func TestThePathFollowsFromTheNetworkAndTheProof(t *testing.T) {
 	t.Parallel()
 	list, networks := aSegment(map[netip.Addr]plan.MAC{web2: macOf2})
@@ -69,7 +79,7 @@ func TestThePathFollowsFromTheNetworkAndTheProof(t *testing.T) {
 		{"VXLAN is narrow and in use", probe.State{Proof: probe.Fails, Ways: [2]probe.Way{way(1350), way(1450)}}, []string{"fl-vx41", "fl-vx42 narrow", "fl-vx43 narrow"}},
 		{"direct is narrow", probe.State{Proof: probe.Works, Ways: [2]probe.Way{way(1200), way(1400)}}, []string{"fl-vx41 narrow", "eth0 narrow", "eth0 narrow"}},
 	} {
-		now := choosePaths(networks, list, map[string]probe.State{"web2": c.state})
+		now := choosePaths(networks, list, only(c.state))
 		if got := devices(now); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
@@ -85,7 +95,7 @@ func TestThePathFollowsFromTheNetworkAndTheProof(t *testing.T) {
 func TestEachPeerIsProbedOnceOnTheNetworkOfTheLargestPackets(t *testing.T) {
 	t.Parallel()
 	_, networks := aSegment(map[netip.Addr]plan.MAC{web2: macOf2})
-	got := targets(networks, map[string]int{"web3": 1400}, nil, nil)
+	got := targets(networks, map[string]int{"web3": 1400}, nil, probe.New().Hops)
 	if len(got) != 2 {
 		t.Fatalf("%+v", got)
 	}
@@ -116,8 +126,8 @@ func TestANewNetworkForgetsNothingOfThePaths(t *testing.T) {
 			cluster.Peers[0].Blocks = append(cluster.Peers[0].Blocks, prefix("10."+net+".2.0/24"))
 		}
 		networks := DefaultConfig().networks(list, cluster, under, near)
-		prober.Set(targets(networks, nil, found, prober.States()))
-		return choosePaths(networks, list, prober.States())
+		prober.Set(targets(networks, nil, found, prober.Hops))
+		return choosePaths(networks, list, prober.State)
 	}
 	known := map[string]foundPath{"web2": {addr: web2, direct: true, mtu: [2]int{1300, 1400}}}
 	before := choose([]Network{blue}, known, "42")[0].Peers[0]
@@ -154,7 +164,7 @@ func TestARestartBeginsWithThePathsThatTheKernelHas(t *testing.T) {
 	t.Parallel()
 	near := map[netip.Addr]plan.MAC{web2: macOf2}
 	list, networks := aSegment(near)
-	before := choosePaths(networks, list, map[string]probe.State{"web2": {Proof: probe.Works, Ways: [2]probe.Way{{MTU: 1350}, {MTU: 1400}}}})
+	before := choosePaths(networks, list, only(probe.State{Proof: probe.Works, Ways: [2]probe.Way{{MTU: 1350}, {MTU: 1400}}}))
 	have := plan.Observed{Table: &plan.Table{}}
 	for _, n := range before {
 		for _, p := range n.Peers {
@@ -173,8 +183,8 @@ func TestARestartBeginsWithThePathsThatTheKernelHas(t *testing.T) {
 		t.Fatalf("web3: %+v", f)
 	}
 	prober := probe.New()
-	prober.Set(targets(networks, nil, found, nil))
-	now := choosePaths(networks, list, prober.States())
+	prober.Set(targets(networks, nil, found, prober.Hops))
+	now := choosePaths(networks, list, prober.State)
 	if steps := plan.Repath(before, now); len(steps) > 0 {
 		t.Fatalf("a restart would do:\n%s", plan.Text(steps))
 	}

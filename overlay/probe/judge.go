@@ -69,7 +69,7 @@ func (j *judge) near() bool { return j.ways[Direct].hop.Dev != "" }
 func (j *judge) state() State {
 	s := State{Name: j.name, Near: j.near(), Proof: j.proof, Trial: !j.trialUntil.IsZero()}
 	for i := range j.ways {
-		s.Ways[i], s.Hops[i] = j.ways[i].Way, j.ways[i].hop
+		s.Ways[i] = j.ways[i].Way
 	}
 	return s
 }

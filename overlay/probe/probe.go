@@ -73,7 +73,6 @@ type State struct {
 	// proof. The peer answers by its own routes, and one of the two has to begin.
 	Trial bool
 	Ways  [2]Way // by Path
-	Hops  [2]Hop // by Path: where the probes go
 }
 
 // Way is what probes have shown of one path.

@@ -33,6 +33,26 @@ func (p *Prober) States() map[string]State {
 	return p.round.States()
 }
 
+// State gives what is known of one peer: nothing, when it is not probed.
+func (p *Prober) State(name string) State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j := p.round.peers[name]; j != nil {
+		return j.state()
+	}
+	return State{}
+}
+
+// Hops gives by which hops a peer is probed, by Path.
+func (p *Prober) Hops(name string) (hops [2]Hop) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j := p.round.peers[name]; j != nil {
+		hops = [2]Hop{j.ways[VXLAN].hop, j.ways[Direct].hop}
+	}
+	return hops
+}
+
 // Run probes until ctx ends, and calls changed when something changed that routes depend on.
 func (p *Prober) Run(ctx context.Context, changed func([]State)) error {
 	conn, err := Dial()
