@@ -40,6 +40,24 @@ func TestTheStepThatFailsInTheMiddleOfABatchIsNamedAndNothingIsLeft(t *testing.T
 	}
 }
 
+func TestRoutesOfOnePrefixAreToldApartByTheirMetrics(t *testing.T) {
+	c := hostNS(t)
+	dst := netip.MustParsePrefix("10.42.9.0/24")
+	low := plan.Route{Dst: dst, Dev: "under", Via: netip.MustParseAddr("192.0.2.12"), OnLink: true}
+	high := low
+	high.Metric, high.MTU = 7, 1300
+	c.mustApply(t, []plan.Step{plan.ReplaceRoute{Route: low}, plan.ReplaceRoute{Route: high}})
+	high.MTU = 1200
+	c.mustApply(t, []plan.Step{plan.ReplaceRoute{Route: high}})
+	if got := c.mustObserve(t).Routes; len(got) != 2 || got[0] != low || got[1] != high {
+		t.Fatalf("%v, want %v and %v", got, low, high)
+	}
+	c.mustApply(t, []plan.Step{plan.DeleteRoute{Route: low}})
+	if got := c.mustObserve(t).Routes; len(got) != 1 || got[0] != high {
+		t.Errorf("%v, want %v", got, high)
+	}
+}
+
 func TestWhatIsAlreadyGoneFailsNoBatch(t *testing.T) {
 	c := hostNS(t)
 	gone := netip.MustParsePrefix("10.42.9.0/24")

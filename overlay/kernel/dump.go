@@ -19,6 +19,7 @@ type route struct {
 	dev            int // index; 0: none, or several
 	via, src       netip.Addr
 	mtu            int
+	metric         uint32
 }
 
 // eachRoute calls each with the routes of a family. A dump that was interrupted has to be repeated (retryDump).
@@ -52,6 +53,8 @@ func parseRoute(b []byte, v6 bool) (r route, ok bool) {
 			r.via, _ = netip.AddrFromSlice(data)
 		case typ == unix.RTA_PREFSRC:
 			r.src, _ = netip.AddrFromSlice(data)
+		case typ == unix.RTA_PRIORITY && len(data) == 4:
+			r.metric = native.Uint32(data)
 		case typ == unix.RTA_OIF && len(data) == 4:
 			r.dev = int(native.Uint32(data))
 		case typ == unix.RTA_METRICS:

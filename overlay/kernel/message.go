@@ -187,6 +187,9 @@ func routeMessage(typ, flags uint16, index int, r plan.Route) message {
 	m.body = append(m.body, family(r.Dst.Addr()), byte(r.Dst.Bits()), 0, 0, unix.RT_TABLE_MAIN, plan.Protocol, scope, kind)
 	m.body = native.AppendUint32(m.body, onlink)
 	m.attr(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	if r.Metric > 0 {
+		m.attr32(unix.RTA_PRIORITY, r.Metric)
+	}
 	if r.Unreachable {
 		return m
 	}

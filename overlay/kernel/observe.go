@@ -85,6 +85,9 @@ func (c *Conn) routes(names map[int]string) ([]plan.Route, error) {
 					return
 				}
 				ours := plan.Route{Dst: r.dst, Unreachable: r.kind == unix.RTN_UNREACHABLE, Via: r.via, OnLink: r.onLink, Src: r.src, MTU: r.mtu}
+				if !v6 { // the kernel gives each route of IPv6 one
+					ours.Metric = r.metric
+				}
 				if !ours.Unreachable { // of which IPv6 shows lo
 					ours.Dev = names[r.dev]
 				}

@@ -77,6 +77,7 @@ type Route struct {
 	OnLink      bool
 	Src         netip.Addr // source of packets from the host itself
 	MTU         int        // bytes; 0: the device's
+	Metric      uint32     // of IPv4; see Network.metric
 }
 
 func (r Route) String() string {
@@ -97,6 +98,9 @@ func (r Route) String() string {
 	}
 	if r.Src.IsValid() {
 		fmt.Fprintf(&b, " src %s", r.Src)
+	}
+	if r.Metric > 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
 	}
 	if r.MTU > 0 {
 		fmt.Fprintf(&b, " mtu %d", r.MTU)

@@ -195,6 +195,26 @@ ip route replace unreachable 10.42.0.0/16 proto 94`},
 	}
 }
 
+func TestBlocksFarFromANetworksBeginningHaveMetricsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	prefix := netip.MustParsePrefix
+	for block, want := range map[string]uint32{"10.0.0.0/24": 0, "10.0.255.0/24": 0, "10.2.0.0/24": 2, "10.200.7.9/32": 200, "fd42::/64": 0} {
+		if got := (Network{CIDR: prefix("10.0.0.0/8")}).metric(prefix(block)); got != want {
+			t.Errorf("%s: metric %d, want %d", block, got, want)
+		}
+	}
+	// One that is there with another metric goes: it would stand before ours.
+	n := Network{Name: "wide", CIDR: prefix("10.0.0.0/8"), VNI: 42, Peers: []Peer{{Name: "web2", VTEP: VTEP{Addr: netip.MustParseAddr("192.0.2.12")}, Blocks: []netip.Prefix{prefix("10.2.0.0/24")}}}}
+	old := PeerRoutes(n, n.Peers[0])[0]
+	old.Metric = 0
+	steps := Text(Steps(Host{Networks: []Network{n}}, Observed{Routes: []Route{old}}))
+	for _, want := range []string{"ip route del 10.2.0.0/24 via 192.0.2.12 dev fl-vx42 onlink proto 94\n", "ip route replace 10.2.0.0/24 via 192.0.2.12 dev fl-vx42 onlink metric 2 proto 94"} {
+		if !strings.Contains(steps+"\n", want) {
+			t.Errorf("no %q in:\n%s", want, steps)
+		}
+	}
+}
+
 func TestAttachAndDetachAsOneWouldTypeThem(t *testing.T) {
 	t.Parallel()
 	a := container()

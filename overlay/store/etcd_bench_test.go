@@ -40,6 +40,9 @@ func BenchmarkHundredNodesJoin(b *testing.B) {
 		}
 		first.Until("all", joined(nodes-1))
 		report(b, took, "join")
+		if slowest := took[len(took)-1]; slowest > 2*time.Second {
+			b.Errorf("a host took %s to join", slowest)
+		}
 		for _, h := range hosts {
 			h.Stop()
 		}
