@@ -151,11 +151,8 @@ func (s *session) segment(u kernel.Underlay, c store.Cluster) (map[netip.Addr]pl
 	return s.kernel.Segment(u.Dev, near, before)
 }
 
-// look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not. News of the store wait
-// meanwhile: they would be undone by the older list.
+// look finds out anew which peers answer on the segment, and goes on by VXLAN to one that does not.
 func (s *session) look() error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	s.mu.Lock()
 	cluster, underlay, before := s.cluster, s.underlay, s.near
 	s.mu.Unlock()
@@ -164,6 +161,12 @@ func (s *session) look() error {
 		return err
 	}
 	s.o.deps.Log.Info("peers on this host's segment", "now", len(now), "before", len(before))
+	// The store may have told of others meanwhile: their list is the one to be worked out anew.
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	cluster = s.cluster
+	s.mu.Unlock()
 	if err := s.setCluster(cluster); err != nil {
 		return err
 	}
@@ -185,6 +188,7 @@ func (s *session) underlayNow() kernel.Underlay {
 // already: peers on the segment may have answered before anybody listened.
 func (s *session) followStore(ctx context.Context) error {
 	poke(s.following.news)
+	told := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -193,10 +197,15 @@ func (s *session) followStore(ctx context.Context) error {
 			return s.following.err
 		case <-s.following.news:
 		}
+		fault := ""
 		if err := s.takeCluster(ctx, s.following.cluster()); err != nil && ctx.Err() == nil {
-			s.o.deps.Log.Error("what the store tells could not be taken over; it is tried again", "store", s.o.store.Name(), "err", err, "after", retakeAfter)
+			fault = err.Error()
 			time.AfterFunc(retakeAfter, func() { poke(s.following.news) })
 		}
+		if fault != "" && fault != told {
+			s.o.deps.Log.Error("what the store tells could not be taken over; it is tried again and again", "store", s.o.store.Name(), "err", fault)
+		}
+		told = fault
 		poke(s.published) // a block more or less changes what is wanted
 	}
 }
