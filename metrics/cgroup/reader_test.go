@@ -273,9 +273,12 @@ func TestALongListOfProcessesIsCountedWhole(t *testing.T) {
 func TestALongFileOfTheKernelIsReadToItsEnd(t *testing.T) {
 	t.Parallel()
 	const path = "/proc/kallsyms"
-	want, err := os.ReadFile(path)
-	if err != nil || len(want) < 64<<10 {
-		t.Skipf("%s has %d bytes (%v)", path, len(want), err)
+	size := func() int {
+		text, err := os.ReadFile(path)
+		if err != nil || len(text) < 64<<10 {
+			t.Skipf("%s has %d bytes (%v)", path, len(text), err)
+		}
+		return len(text)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -283,9 +286,17 @@ func TestALongFileOfTheKernelIsReadToItsEnd(t *testing.T) {
 	}
 	defer f.Close()
 	var b Buffer
-	for range 2 {
-		if got, err := b.read(int(f.Fd()), true); err != nil || len(got) != len(want) {
-			t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	for read, want := 0, size(); read < 2; {
+		got, err := b.read(int(f.Fd()), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := want
+		if want = size(); want != before {
+			continue // whoever starts a container loads a program for its devices, which is a symbol
+		}
+		if read++; len(got) != want {
+			t.Errorf("%d bytes of %d", len(got), want)
 		}
 	}
 }
