@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,24 +143,16 @@ func TestKill9UnderLoadLosesNothingAndTheFileHasEachLineOnce(t *testing.T) {
 	eventually(t, "every line in the file", func() bool { return len(lines(copied)) >= 2*n })
 	eventually(t, "every line at syslog", func() bool { // some come twice
 		all := r.Messages()
-		plain := slices.DeleteFunc(slices.Clone(all), func(l string) bool { return !strings.Contains(l, "plain.log") })
-		docker := slices.DeleteFunc(all, func(l string) bool { return strings.Contains(l, "plain.log") })
-		return len(plain)+len(docker) >= 2*n && complete(plain, n) && complete(docker, n)
+		docker, plain := byLog(all)
+		return len(all) >= 2*n && complete(docker, n) && complete(plain, n)
 	})
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("shipper: %v", err)
 	}
 	for name, all := range map[string][]string{"file": lines(copied), "syslog": r.Messages()} {
-		var out, file []string
-		for _, l := range all {
-			if strings.Contains(l, "plain.log") {
-				file = append(file, l)
-			} else {
-				out = append(out, l)
-			}
-		}
-		for kind, got := range map[string][]string{"docker": out, "plain": file} {
+		docker, plain := byLog(all)
+		for kind, got := range map[string][]string{"docker": docker, "plain": plain} {
 			lost, doubled, what := tally(got, n)
 			t.Logf("%s sink, %s: %d lines, %d lost, %d doubled over %d kills %s", name, kind, n, lost, doubled, kills, what)
 			if lost > 0 || name == "file" && doubled > 0 || doubled > kills*1000 {
@@ -169,6 +160,18 @@ func TestKill9UnderLoadLosesNothingAndTheFileHasEachLineOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// byLog tells the lines of a container from those of the file plain.log.
+func byLog(all []string) (docker, plain []string) {
+	for _, l := range all {
+		if strings.Contains(l, "plain.log") {
+			plain = append(plain, l)
+		} else {
+			docker = append(docker, l)
+		}
+	}
+	return docker, plain
 }
 
 // traces writes records of three lines each, one line at a time, so that kills and rotations come in the middle of them.

@@ -1,12 +1,12 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/agent"
@@ -29,13 +29,15 @@ type PeerCheck struct {
 
 // finding is what is wrong with the peer, with its hop and cure; seen, when nothing is any more.
 func (c PeerCheck) finding(seen host.Finding) host.Finding {
-	i := slices.IndexFunc(c.Findings, func(f probe.Finding) bool { return !f.Note })
+	i := slices.IndexFunc(c.Findings, isFault)
 	if i < 0 {
 		return seen
 	}
 	f := c.Findings[i]
 	return host.Finding{What: seen.What, Found: f.Hop + ": " + f.Cause, Advice: f.Cure}
 }
+
+func isFault(f probe.Finding) bool { return !f.Note }
 
 // UnknownPeerError names the peers that there are.
 type UnknownPeerError struct {
@@ -57,13 +59,7 @@ func (o *Overlay) CheckPeers(ctx context.Context, name string) ([]PeerCheck, err
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	networks := s.networks
-	subjects := map[string]probe.Peer{}
-	for _, p := range targets(networks, nil, nil, s.prober.Hops) { // what should pass, whatever is known to be lost
-		subjects[p.Name] = p
-	}
-	s.mu.Unlock()
+	networks, subjects := s.subjects()
 	names := slices.Sorted(maps.Keys(subjects))
 	if name != "" {
 		if !slices.Contains(names, name) {
@@ -71,22 +67,43 @@ func (o *Overlay) CheckPeers(ctx context.Context, name string) ([]PeerCheck, err
 		}
 		names = []string{name}
 	}
+	out, err := s.checkPeers(ctx, networks, subjects, names)
+	if err != nil {
+		return nil, err
+	}
+	return out, ctx.Err()
+}
+
+// subjects gives the networks, and by name who can be examined in them: what should pass, whatever is known to be lost.
+func (s *session) subjects() (networks []plan.Network, subjects map[string]probe.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subjects = map[string]probe.Peer{}
+	for _, p := range targets(s.networks, nil, nil, s.prober.Hops) {
+		subjects[p.Name] = p
+	}
+	return s.networks, subjects
+}
+
+// checkPeers examines peers, and gives what it found until an error; who was not examined has no findings.
+func (s *session) checkPeers(ctx context.Context, networks []plan.Network, subjects map[string]probe.Peer, names []string) ([]PeerCheck, error) {
 	out := make([]PeerCheck, len(names))
 	g, places := agent.NewGroup(ctx), make(chan struct{}, checkedAtOnce)
 	for i, name := range names {
+		subject, known := subjects[name]
+		if !known {
+			continue
+		}
 		g.Go(func(ctx context.Context) (err error) {
 			places <- struct{}{}
 			defer func() { <-places }()
 			if ctx.Err() == nil {
-				out[i], err = s.checkPeer(ctx, networks, subjects[name])
+				out[i], err = s.checkPeer(ctx, networks, subject)
 			}
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return out, ctx.Err()
+	return out, g.Wait()
 }
 
 func (s *session) checkPeer(ctx context.Context, networks []plan.Network, subject probe.Peer) (PeerCheck, error) {
@@ -98,35 +115,32 @@ func (s *session) checkPeer(ctx context.Context, networks []plan.Network, subjec
 		Peer: p.Name, Address: p.VTEP.Addr, Dev: underlay.Dev, Port: s.o.cfg.Port, Overhead: vxlanOverhead(p.VTEP.Addr), Near: p.Near != "",
 		Used: pathOf(p), Insists: slices.ContainsFunc(listed, func(n Network) bool { return n.Path == "direct" }),
 	}
-	if _, err := s.kernel.PathMTU(p.VTEP.Addr); err != nil {
+	next, err := s.kernel.NextHop(p.VTEP.Addr)
+	switch {
+	case err != nil:
 		known.NoRoute = err.Error()
+	case next != p.VTEP.Addr:
+		known.Gateway = next
 	}
 	facts, err := probe.Examine(ctx, subject, known, underlay.MTU)
 	if err != nil {
 		return PeerCheck{}, fmt.Errorf("check peer %s: %w", p.Name, err)
 	}
-	next, err := s.kernel.NextHop(p.VTEP.Addr)
-	if behind := err == nil && next != p.VTEP.Addr; behind || err == nil && underlay.Net.Contains(p.VTEP.Addr) {
-		if behind {
-			facts.Gateway = next
-		}
-		answers, err := s.kernel.Segment(underlay.Dev, []netip.Addr{next}, nil)
+	if facts.Gateway.IsValid() || underlay.Net.Contains(p.VTEP.Addr) {
+		answers, err := s.kernel.Segment(underlay.Dev, []netip.Addr{cmp.Or(facts.Gateway, p.VTEP.Addr)}, nil)
 		facts.NoNeighbour = err == nil && len(answers) == 0
 	}
 	used := facts.Ways[facts.Used]
 	c := PeerCheck{Peer: p.Name, Address: p.VTEP.Addr, Path: facts.Used.String(), RTT: used.RTT.Seconds(), MTU: used.MTU, Findings: probe.Verdict(facts)}
-	c.OK = !slices.ContainsFunc(c.Findings, func(f probe.Finding) bool { return !f.Note })
+	c.OK = !slices.ContainsFunc(c.Findings, isFault)
 	return c, nil
 }
 
 // examineFor bounds how long the doctor looks; who asks him waits for thirty seconds.
 const examineFor = 20 * time.Second
 
-// examinedAtOnce bounds the peers of one examination whose paths are looked into; of the others what the probes say is told.
-const examinedAtOnce = 16
-
 // examinePeers gives one finding for each peer with something wrong, by what `net check` finds, and one for all others
-// together. It blocks for some seconds when something is.
+// together. It blocks for some seconds when something is; of more peers than are checked at once it tells what the probes say.
 func (s *session) examinePeers() (out []host.Finding) {
 	well, direct := 0, 0
 	var ill []string
@@ -143,15 +157,11 @@ func (s *session) examinePeers() (out []host.Finding) {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), examineFor)
 	defer cancel()
-	var all sync.WaitGroup
-	for i, name := range ill[:min(len(ill), examinedAtOnce)] {
-		all.Go(func() {
-			if c, err := s.o.CheckPeers(ctx, name); err == nil {
-				out[i] = c[0].finding(out[i])
-			}
-		})
+	networks, subjects := s.subjects()
+	checks, _ := s.checkPeers(ctx, networks, subjects, ill[:min(len(ill), checkedAtOnce)]) // as far as it gets in time
+	for i, c := range checks {
+		out[i] = c.finding(out[i])
 	}
-	all.Wait()
 	if well > 0 {
 		out = append(out, host.Finding{What: "peers", OK: true, Found: fmt.Sprintf("%d reached, %d of them directly", well, direct)})
 	}

@@ -3,12 +3,10 @@
 package overlay_test
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/test/hosttest"
 )
@@ -22,13 +20,7 @@ func TestBesideFirewalldContainersPassAlsoAfterItsReload(t *testing.T) {
 	s.sh(`ip link set lo up; ip link add under type veth peer name far netns ` + s.outside.Path + `; ip addr add 192.0.2.11/24 dev under; ip link set under up
 		nsenter --net=` + s.outside.Path + ` sh -ec 'ip addr add 192.0.2.12/24 dev far; ip link set far up'
 		ip route add default via 192.0.2.12`)
-	c := overlay.DefaultConfig()
-	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "vxlan"}}
-	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
-		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
-	}
+	c := hosts(2, "vxlan")
 	ours := plan.VTEPMAC("web1", 42).String()
 	s.sh("nsenter --net=" + s.outside.Path + ` sh -ec 'ip link add vx address ` + plan.VTEPMAC("web2", 42).String() + ` type vxlan id 42 dstport 4789 nolearning local 192.0.2.12
 		bridge fdb add ` + ours + ` dev vx dst 192.0.2.11 self; ip link set vx up; ip addr add 10.42.2.5/32 dev vx

@@ -197,6 +197,20 @@ func blue() overlay.Network {
 	return overlay.Network{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), CIDR6: netip.MustParsePrefix("fd42::/64"), VNI: 42}
 }
 
+// hosts is the configuration of so many that share a network by a path: web1 at 192.0.2.11 with 10.42.1.0/24, and so on.
+func hosts(n byte, path string) overlay.Config {
+	c := overlay.DefaultConfig()
+	c.Store = "static"
+	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: path}}
+	for i := byte(1); i <= n; i++ {
+		c.Peers = append(c.Peers, overlay.Peer{
+			Name: fmt.Sprintf("web%d", i), Address: netip.AddrFrom4([4]byte{192, 0, 2, 10 + i}),
+			Blocks: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, i, 0}), 24)},
+		})
+	}
+	return c
+}
+
 func green() overlay.Network {
 	return overlay.Network{Name: "green", CIDR: netip.MustParsePrefix("10.43.0.0/16"), CIDR6: netip.MustParsePrefix("fd42:0:0:43::/64"), VNI: 43}
 }

@@ -82,13 +82,8 @@ func (p *pair) begin(path, address string) {
 func (p *pair) beginAs(path, own, address string) {
 	s := p.site
 	s.t.Helper()
-	c := overlay.DefaultConfig()
-	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: path}}
-	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr(own), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
-		{Name: "web2", Address: netip.MustParseAddr(address), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
-	}
+	c := hosts(2, path)
+	c.Peers[0].Address, c.Peers[1].Address = netip.MustParseAddr(own), netip.MustParseAddr(address)
 	p.there.NetNamespace = hosttest.NetNS(s.t)
 	p.startOther(otherHost{c, p.there.Path})
 	p.cfg = c

@@ -46,15 +46,7 @@ func TestNewsOfTheStoreAreNotUndoneByALookAtTheSegment(t *testing.T) {
 		return
 	}
 	s, _ := onSegment(t)
-	c := overlay.DefaultConfig()
-	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}
-	for i, name := range []string{"web1", "web2", "web3"} {
-		c.Peers = append(c.Peers, overlay.Peer{
-			Name: name, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + i)}),
-			Blocks: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(1 + i), 0}), 24)},
-		})
-	}
+	c := hosts(3, "")
 	all := c.Peers
 	c.Peers = all[:2]
 	s.start(c)
@@ -84,13 +76,7 @@ func TestWhileTheUnderlaysDeviceIsGoneContainersAreAttached(t *testing.T) {
 	}
 	s, host := onSegment(t)
 	host("192.0.2.12")
-	c := overlay.DefaultConfig()
-	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42}}
-	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
-		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
-	}
+	c := hosts(2, "")
 	s.start(c)
 	s.sh("ping -c1 -W2 192.0.2.12; ip link del under; ip link add marker type veth; ip link del marker")
 	for i := range 20 {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fairlead-dev/fairlead/overlay"
 	"github.com/fairlead-dev/fairlead/overlay/plan"
 	"github.com/fairlead-dev/fairlead/test/hosttest"
 )
@@ -20,13 +19,7 @@ func TestConnectionTrackingSeesWhatIsInVXLANPacketsAndNotThem(t *testing.T) {
 	}
 	hosttest.Require(t, "conntrack")
 	s, host := onSegment(t)
-	c := overlay.DefaultConfig()
-	c.Store = "static"
-	c.Networks = []overlay.Network{{Name: "blue", CIDR: netip.MustParsePrefix("10.42.0.0/16"), VNI: 42, Path: "vxlan"}}
-	c.Peers = []overlay.Peer{
-		{Name: "web1", Address: netip.MustParseAddr("192.0.2.11"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")}},
-		{Name: "web2", Address: netip.MustParseAddr("192.0.2.12"), Blocks: []netip.Prefix{netip.MustParsePrefix("10.42.2.0/24")}},
-	}
+	c := hosts(2, "vxlan")
 	peer, ours := host("192.0.2.12"), plan.VTEPMAC("web1", 42).String()
 	s.sh("nsenter --net=" + peer.Path + ` sh -ec '
 		ip addr add 10.42.2.5/32 dev lo; ip link add vx address ` + plan.VTEPMAC("web2", 42).String() + ` type vxlan id 42 dstport 4789 nolearning

@@ -10,7 +10,7 @@ import (
 const doctorHelp = `fairlead doctor [--json]
 
 What this kernel, its runtimes and its network can and cannot do, and what to change. Exit 1 when something is to be
-changed. Example:
+changed. When a peer is not reached well it takes up to twenty seconds to see why. Example:
 
   fairlead doctor`
 

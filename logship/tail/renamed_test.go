@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 )
@@ -32,6 +33,7 @@ func TestWhatIsRenamedDuringALookIsTakenInAllTheSame(t *testing.T) {
 			}
 			if i%burst == 0 { // the next burst waits for a look that began after this one's end
 				for at := begun.Load(); looks.Load() <= at; {
+					runtime.Gosched()
 				}
 			}
 		}

@@ -232,9 +232,16 @@ func getRoutes(v6 bool) message {
 	if v6 {
 		of = unix.AF_INET6
 	}
-	m := message{typ: unix.RTM_GETROUTE, asks: true}
-	m.body = append(m.body, of)
-	m.body = append(m.body, make([]byte, rtLen-1)...)
+	return getAll(unix.RTM_GETROUTE, of, rtLen)
+}
+
+// getNeighbours asks for all neighbours of a family.
+func getNeighbours(family byte) message { return getAll(unix.RTM_GETNEIGH, family, ndLen) }
+
+// getAll asks for a list; of the fixed part, of a size, the family is what counts.
+func getAll(typ uint16, family byte, size int) message {
+	m := message{typ: typ, asks: true, body: make([]byte, size)}
+	m.body[0] = family
 	return m
 }
 

@@ -100,9 +100,9 @@ func (c *Conn) underlayWith(want netip.Addr) (Underlay, error) {
 // PathMTU gives what the kernel knows of the largest packet to a host, by its routes and by what routers have answered;
 // 0 when it knows nothing but its own device.
 func (c *Conn) PathMTU(to netip.Addr) (int, error) {
-	routes, err := c.nl.RouteGet(to.AsSlice())
+	routes, err := c.routesTo(to)
 	if err != nil {
-		return 0, fmt.Errorf("find the route to %s: %w", to, err)
+		return 0, err
 	}
 	for _, r := range routes {
 		if r.MTU > 0 {
@@ -114,9 +114,9 @@ func (c *Conn) PathMTU(to netip.Addr) (int, error) {
 
 // NextHop gives the gateway to a host, or the host itself where there is none between.
 func (c *Conn) NextHop(to netip.Addr) (netip.Addr, error) {
-	routes, err := c.nl.RouteGet(to.AsSlice())
+	routes, err := c.routesTo(to)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("find the route to %s: %w", to, err)
+		return netip.Addr{}, err
 	}
 	for _, r := range routes {
 		if gw := addr(r.Gw); gw.IsValid() {
@@ -124,6 +124,14 @@ func (c *Conn) NextHop(to netip.Addr) (netip.Addr, error) {
 		}
 	}
 	return to, nil
+}
+
+func (c *Conn) routesTo(to netip.Addr) ([]netlink.Route, error) {
+	routes, err := c.nl.RouteGet(to.AsSlice())
+	if err != nil {
+		return nil, fmt.Errorf("find the route to %s: %w", to, err)
+	}
+	return routes, nil
 }
 
 func underlay(l netlink.Link, a netlink.Addr) Underlay {

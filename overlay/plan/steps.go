@@ -211,8 +211,9 @@ func Repath(before, now []Network) (steps []Step) {
 			if p.equal(before[i].Peers[k]) { // thousands are, each time
 				continue
 			}
+			was := PeerRoutes(before[i], before[i].Peers[k])
 			for j, r := range PeerRoutes(n, p) {
-				if r != PeerRoutes(before[i], before[i].Peers[k])[j] {
+				if r != was[j] {
 					steps = append(steps, ReplaceRoute{r})
 				}
 			}

@@ -134,7 +134,8 @@ type model struct {
 	sessions int
 	boots    int
 	// What allows a moment with two who believe to hold a block: that one of them could not yet know.
-	restored, forgotten, cloned bool
+	forgotten, cloned           bool
+	restores                    int             // of snapshots
 	taken                       map[string]bool // addresses that were taken from a silent host
 	told                        []string
 	doubles                     int
@@ -361,19 +362,18 @@ func (m *model) check() {
 		fences, knowing := map[Fence]bool{}, 0
 		for _, x := range xs {
 			f := x.n.mem.Leases[key].Fence
-			if fences[f] && f != (Fence{}) && !m.cloned && !m.restored { // a restored store gives its revisions anew
+			if fences[f] && f != (Fence{}) && !m.cloned && m.restores == 0 { // a restored store gives its revisions anew
 				m.fail("%s: two hold it by the fence %s", key, f)
 			}
 			fences[f] = true
-			// Who has yet to write what it holds into a restored store knows as little of others as they of it: two may remember
-			// one block from two times that were lost, and nothing tells them apart before they write. In the end (settle) it
-			// is one.
-			if x.v != nil && x.n.assert(x.v) == nil && x.v.rev == m.store.rev && x.v.cluster == m.store.cluster && x.n.mem.restored(x.v) == "" && !x.refused && x.n.isRegistered(x.v) {
+			// When a store was restored twice, two may remember one block from two times that were lost, and before both have
+			// written what they hold nothing tells them apart. In the end (settle) it is one.
+			if x.v != nil && (m.restores < 2 || x.n.assert(x.v) == nil) && x.v.rev == m.store.rev && x.v.cluster == m.store.cluster && x.n.mem.restored(x.v) == "" && !x.refused && x.n.isRegistered(x.v) {
 				knowing++
 			}
 			say = append(say, fmt.Sprintf("%s(machine %d, by %s, cut %t, fence %s)", x.n.self.Name, x.machine, x.n.mem.Leases[key].By, x.cut, f))
 		}
-		if knowing > 1 || !m.restored && !m.forgotten && !m.cloned && !m.taken[key] {
+		if knowing > 1 || m.restores == 0 && !m.forgotten && !m.cloned && !m.taken[key] {
 			m.fail("%s has two owners: %s", key, strings.Join(say, ", "))
 		}
 	}
@@ -470,7 +470,7 @@ func (m *model) go1(x *modelNode) {
 // restore brings a snapshot back: every connection breaks, and what was on its way is lost with them.
 func (m *model) restore(old *modelStore) {
 	m.tell("restore revision %d over %d", old.rev, m.store.rev)
-	m.restored = true
+	m.restores++
 	m.store = old
 	if m.IntN(2) == 0 {
 		m.store.cluster += "'"
@@ -585,7 +585,7 @@ func TestModelOfLeasesHasNeverTwoOwnersWhoKnowTheStore(t *testing.T) {
 	for began := time.Now(); *modelHistories == 0 && (n == 0 || time.Since(began) < 2*time.Second) || n < *modelHistories; n++ {
 		m := history(t, seed+uint64(n))
 		doubles, claims, refusals, takeovers = doubles+m.doubles, claims+m.claims, refusals+m.refusals, takeovers+m.takeovers
-		if m.restored {
+		if m.restores > 0 {
 			restored++
 		}
 	}

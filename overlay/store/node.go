@@ -47,15 +47,15 @@ func (n *node) next(v *view) step {
 		return step{txn: n.raise(v, why)}
 	}
 	if n.leaving && v.mod(liveDir+n.self.Name) == 0 {
-		t := n.leave(v)
-		return step{txn: t, gives: n.ours(t), problem: "this node has left; it joins again when the agent starts"}
+		st := n.leave(v)
+		st.problem = "this node has left; it joins again when the agent starts"
+		return st
 	}
 	if !n.isRegistered(v) {
 		return n.register(v)
 	}
 	if n.leaving {
-		t := n.leave(v)
-		return step{txn: t, gives: n.ours(t)}
+		return n.leave(v)
 	}
 	for _, decide := range []func(*view) *Txn{n.network, n.assert, n.use} {
 		if t := decide(v); t != nil {
@@ -269,22 +269,18 @@ func (n *node) taken(v *view, network string, b netip.Prefix) bool {
 	return n.mem.Leases[key].Holder != "" || v.item(key).err != nil
 }
 
-// leave gives everything back, some at a time; nil when nothing is left.
-func (n *node) leave(v *view) *Txn {
-	return release(v, n.mem.Leases, n.self.Name, n.self.by(), n.registered(v), liveDir+n.self.Name)
-}
-
-// ours gives the leases among what t writes that we hold: from before the write on they are not ours.
-func (n *node) ours(t *Txn) (keys []string) {
-	if t == nil {
-		return nil
+// leave gives everything back, some at a time; without a write when nothing is left.
+func (n *node) leave(v *view) step {
+	st := step{txn: release(v, n.mem.Leases, n.self.Name, n.self.by(), n.registered(v), liveDir+n.self.Name)}
+	if st.txn == nil {
+		return st
 	}
-	for _, w := range t.Then {
+	for _, w := range st.txn.Then {
 		if l := n.mem.Leases[w.Key]; l.Holder == n.self.Name && !l.Giving {
-			keys = append(keys, w.Key)
+			st.gives = append(st.gives, w.Key)
 		}
 	}
-	return keys
+	return st
 }
 
 // releaseAtOnce bounds the writes of a transaction, each of which has two conditions; etcd takes 128 of either by default
